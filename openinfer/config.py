@@ -1,0 +1,185 @@
+"""The configuration: every knob with its default, read from and written to TOML.
+
+A default here is the best setting that can be known without tuning. `tune` fills `evidence` and `provenance`.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from openinfer.errors import ConfigError, suggest
+
+
+class Section(BaseModel):
+    """A table of the TOML file; unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class EngineConfig(Section):
+    """How the compiled program runs."""
+
+    backend: Literal["cpu"] = "cpu"
+    threads: int = Field(1, ge=1, le=256, description="native threads a call may use")
+    pin: Literal["none", "compact"] = Field("none", description="pin the pool's threads to cores, in order")
+    wait: Literal["spin", "sleep"] = Field("sleep", description="how parked pool threads wait for work")
+    spin_us: int = Field(50, ge=0, le=1_000_000, description="how long a waiting thread spins before it sleeps, in µs")
+    precision: Literal["model", "float32", "float64"] = Field("model", description="arithmetic of floating-point tensors")
+    tile_rows: int = Field(0, ge=0, le=16, description="rows of the GEMM tile; 0 lets the machine decide")
+    tile_vectors: int = Field(0, ge=0, le=8, description="vectors per row of the GEMM tile; 0 lets the machine decide")
+    tree_layout: Literal["auto", "interleaved", "vector"] = Field("auto", description="how tree ensembles are traversed")
+    tree_interleave: int = Field(0, ge=0, le=64, description="trees walked at once; 0 lets the machine decide")
+    gc: Literal["default", "freeze", "off"] = Field("default", description="Python garbage collection while serving")
+
+
+class MemoryConfig(Section):
+    """How buffers are laid out."""
+
+    alignment: Literal[64, 128, 4096] = Field(64, description="alignment of the arena, in bytes")
+    huge_pages: bool = Field(False, description="advise transparent huge pages for arenas and weights")
+
+
+class SchedulerConfig(Section):
+    """How requests become calls."""
+
+    max_batch: int = Field(1, ge=1, le=4096, description="requests joined into one call")
+    max_delay_us: int = Field(0, ge=0, le=1_000_000, description="how long a request may wait for company, in µs")
+
+
+class SandboxConfig(Section):
+    """Reserved for isolation; `off` is the only mode of this version."""
+
+    mode: Literal["off"] = "off"
+
+
+class ServingConfig(Section):
+    """Reserved for the server; it has no knobs in this version."""
+
+
+class Config(Section):
+    """Everything that `openinfer.load` accepts as `config`."""
+
+    engine: EngineConfig = EngineConfig()
+    memory: MemoryConfig = MemoryConfig()
+    scheduler: SchedulerConfig = SchedulerConfig()
+    sandbox: SandboxConfig = SandboxConfig()
+    serving: ServingConfig = ServingConfig()
+    evidence: dict[str, Any] = Field(default_factory=dict)
+    provenance: dict[str, Any] = Field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any], source: str = "config") -> Config:
+        """Validate a nested mapping; `ConfigError` names the first bad knob."""
+        try:
+            return cls.model_validate(dict(values))
+        except ValidationError as error:
+            raise ConfigError(_first_problem(error, source)) from None
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Config:
+        """Read a TOML file; `ConfigError` where it is missing, malformed or has an unknown knob."""
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"cannot read the configuration {str(path)!r}: {_reason(error)}; give the path of a TOML file") from None
+        try:
+            values = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigError(f"{path}: not valid TOML: {error}") from None
+        return cls.parse(values, str(path))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write TOML atomically: to a temporary file in the same folder, then renamed over `path`."""
+        write_atomically(Path(path), to_toml(self.model_dump(mode="json")))
+
+    def knobs(self) -> dict[str, Any]:
+        """Dotted knob name → value, evidence and provenance left out."""
+        dump = self.model_dump(mode="json", exclude={"evidence", "provenance"})
+        return {f"{section}.{name}": value for section, table in dump.items() for name, value in table.items()}
+
+    def with_knobs(self, knobs: Mapping[str, Any]) -> Config:
+        """A copy with dotted knobs replaced, e.g. `{"engine.threads": 2}`."""
+        dump = self.model_dump(mode="json")
+        known = self.knobs()
+        for name, value in knobs.items():
+            if name not in known:
+                raise ConfigError(f"unknown knob {name!r}; {suggest(name, known)}")
+            section, key = name.split(".", 1)
+            dump[section][key] = value
+        return type(self).parse(dump)
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write the whole file or nothing; `OSError` is left to the caller. Durable once it returns."""
+    data = content.encode() if isinstance(content, str) else content
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def to_toml(values: Mapping[str, Any]) -> str:
+    """TOML of nested tables, scalars and lists of them; `None` is left out."""
+    lines: list[str] = []
+    _emit_table(values, (), lines)
+    return "\n".join(lines).strip() + "\n"
+
+
+def _emit_table(values: Mapping[str, Any], path: tuple[str, ...], lines: list[str]) -> None:
+    tables = {key: value for key, value in values.items() if isinstance(value, Mapping)}
+    scalars = {key: value for key, value in values.items() if key not in tables and value is not None}
+    if path and (scalars or not tables):
+        lines.append(f"\n[{'.'.join(_key(part) for part in path)}]")
+    lines.extend(f"{_key(key)} = {_scalar(value)}" for key, value in scalars.items())
+    for key, table in tables.items():
+        _emit_table(table, (*path, key), lines)
+
+
+def _key(text: str) -> str:
+    plain = text and all(c.isascii() and (c.isalnum() or c in "-_") for c in text)
+    return text if plain else _scalar(text)
+
+
+def _scalar(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, float):
+        return repr(value).replace("inf", "inf").replace("e+", "e")
+    if isinstance(value, str):
+        escaped = "".join(c if c.isprintable() and c not in '"\\' else f"\\u{ord(c):04x}" if ord(c) < 0x10000 else f"\\U{ord(c):08x}" for c in value)
+        return f'"{escaped}"'
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{_key(k)} = {_scalar(v)}" for k, v in value.items() if v is not None) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(_scalar(item) for item in value) + "]"
+    raise ConfigError(f"a configuration cannot hold {type(value).__name__}; allowed: text, numbers, booleans, lists and tables")
+
+
+def _reason(error: Exception) -> str:
+    return error.strerror or str(error) if isinstance(error, OSError) else str(error)
+
+
+def _first_problem(error: ValidationError, source: str) -> str:
+    problem = error.errors()[0]
+    where = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        parent: Any = Config
+        for part in problem["loc"][:-1]:
+            parent = parent.model_fields[str(part)].annotation
+        return f"{source}: unknown knob {where!r}; {suggest(str(problem['loc'][-1]), parent.model_fields)}"
+    return f"{source}: {where} = {problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}"

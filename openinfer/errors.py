@@ -1,0 +1,93 @@
+"""Every error that a caller can cause.
+
+    OpenInferError
+    ├── ModelError                 the model file
+    │   ├── UnsupportedOperatorError
+    │   └── HostileModelError
+    ├── InputError                 a request: name, dtype, shape
+    ├── ConfigError                knobs and configuration files
+    │   └── ProvenanceError        a configuration made for another model
+    ├── MemoryBudgetError
+    ├── SandboxError
+    ├── SchedulerError
+    │   ├── DeadlineError
+    │   └── OverloadError
+    ├── WorkloadError
+    ├── StudyError
+    └── MissingExtraError          an optional dependency that is not installed
+
+A message is one line: what was found, what is allowed, what to do next.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class OpenInferError(Exception):
+    """Base of everything that OpenInfer raises on purpose."""
+
+
+class ModelError(OpenInferError):
+    """The model file cannot be used."""
+
+
+class UnsupportedOperatorError(ModelError):
+    """A node that neither the compiler nor the fallback can run."""
+
+
+class HostileModelError(ModelError):
+    """The model file asks for something that no honest model needs."""
+
+
+class InputError(OpenInferError):
+    """A request does not fit the model's signature."""
+
+
+class ConfigError(OpenInferError):
+    """A configuration has an unknown knob or a value out of range."""
+
+
+class ProvenanceError(ConfigError):
+    """A configuration was tuned for another model."""
+
+
+class MemoryBudgetError(OpenInferError):
+    """A plan or a request needs more memory than the budget allows."""
+
+
+class SandboxError(OpenInferError):
+    """The sandboxed worker was refused, killed or timed out."""
+
+
+class SchedulerError(OpenInferError):
+    """A request was not run."""
+
+
+class DeadlineError(SchedulerError):
+    """A request cannot meet its deadline, or missed it."""
+
+
+class OverloadError(SchedulerError):
+    """The queue is full."""
+
+
+class WorkloadError(OpenInferError):
+    """A workload or trace is unknown or malformed."""
+
+
+class StudyError(OpenInferError):
+    """A study cannot be started, resumed or read."""
+
+
+class MissingExtraError(OpenInferError):
+    """An optional dependency is not installed."""
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """The tail of a message about an unknown name: the nearest known one, and all that are allowed."""
+    allowed = sorted(known)
+    near = difflib.get_close_matches(name, allowed, n=1, cutoff=0.6)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return f"{hint}allowed: {', '.join(allowed)}"
