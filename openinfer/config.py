@@ -159,15 +159,22 @@ def _scalar(value: Any) -> str:
     if isinstance(value, int):
         return str(value)
     if isinstance(value, float):
-        return repr(value).replace("inf", "inf").replace("e+", "e")
+        return repr(value)
     if isinstance(value, str):
-        escaped = "".join(c if c.isprintable() and c not in '"\\' else f"\\u{ord(c):04x}" if ord(c) < 0x10000 else f"\\U{ord(c):08x}" for c in value)
+        escaped = "".join(_escape(character) for character in value)
         return f'"{escaped}"'
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{_key(k)} = {_scalar(v)}" for k, v in value.items() if v is not None) + "}"
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(_scalar(item) for item in value) + "]"
     raise ConfigError(f"a configuration cannot hold {type(value).__name__}; allowed: text, numbers, booleans, lists and tables")
+
+
+def _escape(character: str) -> str:
+    if character.isprintable() and character not in '"\\':
+        return character
+    code = ord(character)
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def _reason(error: Exception) -> str:
