@@ -164,7 +164,8 @@ class StudyRecord:
         found = values.get("schema_version") if isinstance(values, dict) else None
         if found != SCHEMA_VERSION:
             raise StudyError(f"{path}: {found=}, allowed: schema version {SCHEMA_VERSION}; tune again with this version")
-        return _build(cls, values)
+        record: StudyRecord = _build(cls, values)
+        return record
 
 
 def _build(kind: Any, values: Any) -> Any:

@@ -1,0 +1,16 @@
+"""Kernel name → factory. A lowering names a kernel; code generation resolves the name here, so that `ops` never imports Numba."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+MODULES: dict[str, str] = {
+    # kernel name: module of openinfer.kernels.cpu whose function of the same name is the factory
+}
+
+
+def make(kernel: str, statics: dict[str, Any]) -> Any:
+    """The Numba dispatcher of `kernel` for these statics."""
+    module = importlib.import_module(f"openinfer.kernels.cpu.{MODULES[kernel]}")
+    return getattr(module, kernel)(**statics)

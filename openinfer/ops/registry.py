@@ -1,0 +1,13 @@
+"""Every compiled operator, by domain and name. A family module lists its own in `OPERATORS`; this is the one place that joins them."""
+
+from __future__ import annotations
+
+from openinfer.ops._base import Operator
+
+OPERATORS: dict[tuple[str, str], Operator] = {
+}
+
+
+def find(domain: str, op: str) -> Operator | None:
+    """The operator, or `None` where nothing is compiled under that name."""
+    return OPERATORS.get((domain, op))
