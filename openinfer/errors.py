@@ -12,8 +12,10 @@
     ├── SchedulerError
     │   ├── DeadlineError
     │   └── OverloadError
+    ├── WorkerError                a child process died, hung or raised
     ├── WorkloadError
     ├── StudyError
+    ├── CompiledCodeError          machine code that cannot be linked
     └── MissingExtraError          an optional dependency that is not installed
 
 A message is one line: what was found, what is allowed, what to do next.
@@ -73,12 +75,20 @@ class OverloadError(SchedulerError):
     """The queue is full."""
 
 
+class WorkerError(OpenInferError):
+    """A child process died, hung, or raised."""
+
+
 class WorkloadError(OpenInferError):
     """A workload or trace is unknown or malformed."""
 
 
 class StudyError(OpenInferError):
     """A study cannot be started, resumed or read."""
+
+
+class CompiledCodeError(OpenInferError):
+    """Machine code is damaged, or needs a symbol that this process does not have."""
 
 
 class MissingExtraError(OpenInferError):
