@@ -49,7 +49,10 @@ class Signature:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Node:
-    """One operator application. An absent optional input is the empty name. `version` is the opset version of `domain`."""
+    """One operator application. An absent optional input is the empty name. `version` is the opset version of `domain`.
+
+    `captures` are the outer values that the node's subgraphs read.
+    """
 
     op: str
     inputs: tuple[str, ...]
@@ -58,6 +61,12 @@ class Node:
     domain: str = ""
     version: int = 0
     name: str = ""
+    captures: tuple[str, ...] = ()
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Every value that must exist before the node runs."""
+        return tuple(dict.fromkeys(name for name in (*self.inputs, *self.captures) if name))
 
     def attribute(self, name: str, default: Any = None) -> Any:
         """The attribute's value, or `default` where the model leaves it out."""
@@ -77,7 +86,7 @@ class Graph:
     def with_nodes(self, nodes: Iterable[Node], constants: Mapping[str, Array] | None = None) -> Graph:
         """The same signature around other nodes; constants that nobody reads are dropped."""
         kept = tuple(nodes)
-        read = {name for node in kept for name in node.inputs} | {output.name for output in self.outputs}
+        read = {name for node in kept for name in node.reads} | {output.name for output in self.outputs}
         pool = self.constants if constants is None else constants
         return dataclasses.replace(self, nodes=kept, constants={name: value for name, value in pool.items() if name in read})
 
@@ -85,9 +94,8 @@ class Graph:
         """Value name → nodes that read it; a graph output counts as read by no node."""
         table: dict[str, list[Node]] = {}
         for node in self.nodes:
-            for name in dict.fromkeys(node.inputs):
-                if name:
-                    table.setdefault(name, []).append(node)
+            for name in node.reads:
+                table.setdefault(name, []).append(node)
         return table
 
     def producers(self) -> dict[str, Node]:

@@ -1,0 +1,174 @@
+"""One way to run a child process: spawned (never forked), asked over a socket, timed out, paused, killed, restarted.
+
+Thread safety: one thread at a time. The kernel ends a child when the *thread* that started it ends, so start workers from a thread that
+outlives them.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import IO, Any, Self
+
+from openinfer.errors import WorkerError
+from openinfer.worker.channel import ChannelClosed, receive, send
+
+_TAIL_BYTES = 4000
+
+
+class Worker:
+    """A child process that holds the object made by `factory` ("module:function") from `spec` (JSON-able)."""
+
+    def __init__(
+        self, factory: str, spec: Mapping[str, Any], *, name: str = "worker", environment: Mapping[str, str] | None = None,
+        start_timeout_s: float = 120.0,
+    ) -> None:
+        self.name = name
+        self._factory, self._spec = factory, dict(spec)
+        self._environment = {**os.environ, **(environment or {})}
+        self._start_timeout_s = start_timeout_s
+        self._process: subprocess.Popen[bytes] | None = None
+        self._start()
+
+    @property
+    def pid(self) -> int:
+        """The child's process id; `WorkerError` once it has been closed."""
+        return self._running().pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether the child still runs."""
+        return self._process is not None and self._process.poll() is None
+
+    def wait_ready(self) -> float:
+        """Wait until the factory has returned; the seconds since the start. Starting is asynchronous, so that several can overlap."""
+        if not self._ready:
+            self._receive(max(0.001, self._started + self._start_timeout_s - time.monotonic()), "starting")
+            self._ready = True
+            self._startup_s = time.monotonic() - self._started
+        return self._startup_s
+
+    def call(self, method: str, timeout_s: float = 60.0, **values: Any) -> dict[str, Any]:
+        """Call a method of the child's object: JSON-able values and arrays in, a dict of the same out.
+
+        `WorkerError` where it raises, dies or takes longer than `timeout_s`; after the last two the child is gone.
+        """
+        self.wait_ready()
+        self._send({"_method": method, **values})
+        return self._receive(timeout_s, method)
+
+    def pause(self) -> None:
+        """Stop every thread of the child, so that nothing of it takes a core; `resume` lets it go on."""
+        self._running().send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Undo `pause`."""
+        self._running().send_signal(signal.SIGCONT)
+
+    def restart(self) -> None:
+        """End the child if it lives, and start a fresh one from the same factory."""
+        self.kill()
+        self._start()
+
+    def close(self, timeout_s: float = 5.0) -> None:
+        """Let the child close its object and end; kill it where it does not. The second call does nothing."""
+        if self.alive and self._ready:
+            try:
+                self.resume()
+                self._send({"_method": "_close"})
+                self._receive(timeout_s, "closing")
+                self._running().wait(timeout_s)
+            except (WorkerError, subprocess.TimeoutExpired):
+                self.kill()
+        self.kill()
+
+    def kill(self) -> None:
+        """End the child at once."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+            self._connection.close()
+            self._stderr.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def _start(self) -> None:
+        ours, theirs = socket.socketpair()
+        # Closed by `kill`: the child writes to it as long as it lives.
+        self._stderr: IO[bytes] = tempfile.TemporaryFile()
+        command = [sys.executable, "-m", "openinfer.worker.child", str(theirs.fileno()), str(os.getpid())]
+        self._started = time.monotonic()
+        self._ready, self._startup_s = False, 0.0
+        self._process = subprocess.Popen(
+            command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=self._stderr, stderr=self._stderr,
+            env=self._environment, start_new_session=True,
+        )
+        theirs.close()
+        self._connection = ours
+        self._send({"_method": "_open", "factory": self._factory, "spec": self._spec, "path": [entry for entry in sys.path if entry]})
+
+    def _send(self, message: dict[str, Any]) -> None:
+        try:
+            self._connection.settimeout(self._start_timeout_s)
+            send(self._connection, message)
+        except (ChannelClosed, TimeoutError):
+            raise self._death("while a request was sent") from None
+
+    def _receive(self, timeout_s: float, doing: str) -> dict[str, Any]:
+        self._connection.settimeout(timeout_s)
+        try:
+            reply = receive(self._connection)
+        except TimeoutError:
+            tail = self._tail()
+            self.kill()
+            raise WorkerError(f"{self.name} did not answer {doing!r} within {timeout_s:g} s and was ended{tail}") from None
+        except ChannelClosed:
+            raise self._death(f"during {doing!r}") from None
+        except ValueError as error:
+            self.kill()
+            raise WorkerError(f"{self.name} sent a malformed answer to {doing!r}: {error}") from None
+        except BaseException:
+            # The answer is still on its way (Ctrl-C, say): a later call would read it as its own.
+            self.kill()
+            raise
+        problem = reply.pop("_error")
+        if problem is not None:
+            kind, expected = reply.get("_type"), reply.get("_expected")
+            raise WorkerError(problem if expected else f"{self.name}: {doing!r} raised {kind}: {problem}")
+        return reply
+
+    def _death(self, when: str) -> WorkerError:
+        process = self._running()
+        try:
+            code = process.wait(5.0)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            code = process.wait()
+        tail = self._tail()
+        self.kill()
+        reason = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        return WorkerError(f"{self.name} died ({reason}) {when}{tail}")
+
+    def _tail(self) -> str:
+        """The last line of what the child printed, for the error message."""
+        self._stderr.seek(0, os.SEEK_END)
+        self._stderr.seek(max(0, self._stderr.tell() - _TAIL_BYTES))
+        lines = self._stderr.read().decode(errors="replace").strip().splitlines()
+        return f"; it last said: {lines[-1].strip()[:300]}" if lines else ""
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        if self._process is None:
+            raise WorkerError(f"{self.name} is not running; call restart()")
+        return self._process
