@@ -1,0 +1,24 @@
+"""OpenInfer: `openinfer.load(model, config=None)` gives an `Engine`. Public names are imported when they are first asked for."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from openinfer.config import Config as Config
+    from openinfer.engine import Engine as Engine
+    from openinfer.engine import load as load
+    from openinfer.errors import OpenInferError as OpenInferError
+
+__version__ = "0.1.0"
+__all__ = ["Config", "Engine", "OpenInferError", "load"]
+
+_HOMES = {"Config": "openinfer.config", "Engine": "openinfer.engine", "load": "openinfer.engine", "OpenInferError": "openinfer.errors"}
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'openinfer' has no attribute {name!r}; public names: {', '.join(__all__)}")
+    return getattr(importlib.import_module(home), name)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from openinfer.ops import dense, softmax
 from openinfer.ops._base import Operator
 
 OPERATORS: dict[tuple[str, str], Operator] = {
+    **dense.OPERATORS,
+    **softmax.OPERATORS,
 }
 
 

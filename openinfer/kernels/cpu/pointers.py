@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import Any
 
 import numba as nb
-from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
@@ -17,7 +16,7 @@ def _pointer_to(element: Any) -> Any:
     @intrinsic  # type: ignore[untyped-decorator]
     def pointer(typing_context: Any, address: Any) -> Any:
         def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            return builder.inttoptr(args[0], ir.PointerType())
+            return builder.inttoptr(args[0], context.get_value_type(element).as_pointer())
 
         return types.CPointer(element)(types.intp), emit
 

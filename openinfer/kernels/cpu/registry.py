@@ -6,6 +6,9 @@ import importlib
 from typing import Any
 
 MODULES: dict[str, str] = {
+    "copy": "copy",
+    "gemm": "dense",
+    "softmax": "softmax",
     # kernel name: module of openinfer.kernels.cpu whose function of the same name is the factory
 }
 

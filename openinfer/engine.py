@@ -1,0 +1,219 @@
+"""`Engine`: a loaded model. `run` for convenience, `bind` for the hot path."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from openinfer.codegen.lowering import Refused
+from openinfer.config import Config
+from openinfer.errors import ConfigError, InputError, OpenInferError, ProvenanceError
+from openinfer.frontend.onnx_model import read
+from openinfer.ir.graph import Graph, Signature, TensorType
+from openinfer.machine import host
+from openinfer.ops import fusible
+from openinfer.ops._base import Target
+from openinfer.passes.pipeline import optimize
+from openinfer.runtime.executor import Executor, address
+from openinfer.runtime.fallback import Fallback
+from openinfer.runtime.program import Context
+from openinfer.runtime.signature import check, probes
+
+log = logging.getLogger("openinfer")
+
+
+@dataclasses.dataclass(frozen=True)
+class Statistics:
+    """What an engine holds and has done. Bytes and seconds."""
+
+    bound_calls: int
+    contexts: int
+    shapes: int
+    arena_bytes: int
+    plan_gap: float
+    compiled: int
+    loaded_from_cache: int
+    compile_s: float
+    load_s: float
+    fallback: dict[str, str]
+
+
+class BoundCall:
+    """A call whose addresses are fixed: refill the arrays in `inputs`, call it with nothing, read `outputs`. One thread at a time."""
+
+    __slots__ = ("_context", "inputs", "outputs")
+
+    inputs: dict[str, Any]
+    outputs: dict[str, Any]
+
+    def __init__(self, context: Context, inputs: dict[str, Any], outputs: dict[str, Any]) -> None:
+        self._context, self.inputs, self.outputs = context, inputs, outputs
+
+    def __call__(self) -> None:
+        self._context.call()
+
+
+def _bound(context: Context, inputs: dict[str, Any], outputs: dict[str, Any]) -> BoundCall:
+    """A `BoundCall` whose type calls the native entry itself: a builtin in the type's `__call__` takes no `self` and costs no Python frame."""
+    kind = type("BoundCall", (BoundCall,), {"__slots__": (), "__call__": context.call, "__doc__": BoundCall.__doc__})
+    call: BoundCall = kind(context, inputs, outputs)
+    return call
+
+
+class Engine:
+    """A compiled model. `run` may be called from any number of threads."""
+
+    def __init__(self, graph: Graph, config: Config, watch: Callable[[str, Graph], None] | None = None) -> None:
+        begin = time.perf_counter()
+        if config.engine.threads > 1:
+            raise ConfigError(f"engine.threads = {config.engine.threads}; this version runs a call on 1 thread; set it to 1")
+        self.config = config
+        self.inputs: tuple[Signature, ...] = graph.inputs
+        self.outputs: tuple[Signature, ...] = graph.outputs
+        fallback = Fallback()
+        target = Target(host(), config.engine)
+        optimized = optimize(graph, config.engine.precision, fallback.evaluate, fusible.ACTIVATIONS, watch)
+        self._executor = Executor(optimized, target, config, fallback)
+        self._bound = 0
+        self._closed = False
+        self._lock = threading.Lock()
+        self._prepare()
+        self._load_s = time.perf_counter() - begin
+
+    def run(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Outputs by name, freshly allocated. `inputs` maps every input to an array of the signature's dtype and shape; `InputError` otherwise."""
+        self._open()
+        return self._executor.run(check(inputs, self.inputs))
+
+    def bind(self, inputs: Mapping[str, Any], outputs: Mapping[str, Any] | None = None) -> BoundCall:
+        """Fix the arrays that a call reads and writes; the call itself then checks, copies and allocates nothing.
+
+        The arrays are used in place: C-contiguous, of the model's dtypes, outputs writable. `InputError` otherwise, and where a node of the
+        model runs on the fallback.
+        """
+        self._open()
+        arrays = check(inputs, self.inputs, in_place=True)
+        program = self._executor.program
+        if program is None:
+            raise InputError(f"bind needs a model that is compiled as a whole; on the fallback: {', '.join(self._executor.refused)}; use run")
+        try:
+            instance = program.instance(tuple(TensorType(array.dtype.name, array.shape) for array in arrays.values()))
+        except Refused as refusal:
+            self._executor.refuse(refusal)
+            raise InputError(f"bind: {refusal.node.op} {refusal.node.outputs[0]!r} is not compiled for these shapes: {refusal.reason}; use run") from None
+        made = {name: np.empty(kind.shape, kind.dtype) for name, kind in instance.outputs}
+        for name, array in (outputs or {}).items():
+            if name not in made:
+                raise InputError(f"unknown output {name!r}; allowed: {', '.join(made)}")
+            wanted = made[name]
+            usable = isinstance(array, np.ndarray) and array.dtype == wanted.dtype and array.shape == wanted.shape
+            if not usable or not (array.flags.c_contiguous and array.flags.writeable and array.flags.aligned):
+                found = f"{array.dtype}{array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
+                raise InputError(f"output {name!r}: found {found}; allowed: a writable, C-contiguous {wanted.dtype}{wanted.shape}")
+            if any(np.may_share_memory(array, other) for other in (*arrays.values(), *(a for n, a in made.items() if n != name))):
+                raise InputError(f"output {name!r} shares memory with another array of the call; give it memory of its own")
+            made[name] = array
+        context = instance.context()
+        address(context.table, instance, arrays, made)
+        with self._lock:
+            self._bound += 1
+        return _bound(context, arrays, made)
+
+    def statistics(self) -> Statistics:
+        """Counters since load."""
+        programs = [segment.program for segment in self._executor.segments if segment.program is not None]
+        instances = [instance for program in programs for instance in program.instances.values()]
+        variants = [variant for program in programs for variant in program.variants]
+        return Statistics(
+            bound_calls=self._bound,
+            contexts=sum(instance.contexts for instance in instances),
+            shapes=len(instances),
+            arena_bytes=sum(instance.layout.peak_bytes * instance.contexts for instance in instances),
+            plan_gap=max((instance.layout.gap for instance in instances), default=1.0),
+            compiled=sum(not variant.cached for variant in variants),
+            loaded_from_cache=sum(variant.cached for variant in variants),
+            compile_s=sum(variant.seconds for variant in variants),
+            load_s=self._load_s,
+            fallback=dict(self._executor.refused),
+        )
+
+    def source(self) -> str:
+        """The generated programs, for reading."""
+        programs = [segment.program for segment in self._executor.segments if segment.program is not None]
+        return "\n".join(variant.text for program in programs for variant in program.variants)
+
+    def close(self) -> None:
+        """Refuse further calls; bound calls made before keep their own memory."""
+        self._closed = True
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _open(self) -> None:
+        if self._closed:
+            raise OpenInferError("the engine is closed; load the model again")
+
+    def _prepare(self) -> None:
+        """Compile now what can be compiled without seeing a request."""
+        examples = probes(self.inputs)
+        while examples and (program := self._executor.program) is not None:
+            try:
+                program.prepare(examples)
+                return
+            except Refused as refusal:
+                self._executor.refuse(refusal)
+
+
+def load(
+    model: str | os.PathLike[str] | bytes | Any, config: Config | str | os.PathLike[str] | Mapping[str, Any] | None = None,
+    *, watch: Callable[[str, Graph], None] | None = None,
+) -> Engine:
+    """Compile a model (a path, bytes, or an `onnx.ModelProto`).
+
+    `config` is a `Config`, the path of a TOML file, a nested mapping, or nothing: then `$OPENINFER_CONFIG`, if set, names a file.
+    Raises `ModelError`, `ConfigError`, and `ProvenanceError` where the configuration was tuned for another model.
+    """
+    settings = _config(config)
+    graph = read(model)
+    _verify_provenance(settings, model)
+    return Engine(graph, settings, watch)
+
+
+def model_hash(model: str | os.PathLike[str] | bytes | Any) -> str:
+    """SHA-256 of the model's bytes, as a configuration's provenance records it."""
+    if isinstance(model, (str, os.PathLike)):
+        data = Path(model).read_bytes()
+    else:
+        data = model if isinstance(model, bytes) else model.SerializeToString()
+    return hashlib.sha256(data).hexdigest()
+
+
+def _config(config: Config | str | os.PathLike[str] | Mapping[str, Any] | None) -> Config:
+    if config is None:
+        named = os.environ.get("OPENINFER_CONFIG")
+        return Config.load(named) if named else Config()
+    if isinstance(config, Config):
+        return config
+    return Config.parse(config) if isinstance(config, Mapping) else Config.load(config)
+
+
+def _verify_provenance(config: Config, model: Any) -> None:
+    """Refuse a configuration of another model; warn about one of another machine."""
+    expected = config.provenance.get("model_sha256")
+    if expected is not None and (found := model_hash(model)) != expected:
+        raise ProvenanceError(f"the configuration was tuned for the model {expected[:12]}, found {found[:12]}; tune again for this model")
+    machine = config.provenance.get("machine")
+    if machine is not None and machine != host().fingerprint:
+        log.warning("the configuration was tuned on machine %s, this is %s; tune again for this machine", machine, host().fingerprint)

@@ -1,0 +1,37 @@
+"""Softmax along one axis: y = exp(x - max) / sum, the sum taken in float64 from first to last."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numba as nb
+
+from openinfer.kernels.cpu.pointers import NUMBA_TYPES, POINTERS
+from openinfer.kernels.cpu.vector_math import EXP
+
+
+@functools.cache
+def softmax(*, dtype: str) -> Any:
+    """softmax(x, y, size, inner, low, high): a block is one line of `size` elements, `inner` elements apart."""
+    pointer, exp, cast = POINTERS[dtype], EXP[dtype], NUMBA_TYPES[dtype]
+
+    @nb.njit(error_model="numpy", forceinline=True)
+    def kernel(x: int, y: int, size: int, inner: int, low: int, high: int) -> None:
+        read, write = pointer(x), pointer(y)
+        for line in range(low, high):
+            first = (line // inner) * size * inner + line % inner
+            top = read[first]
+            for i in range(1, size):
+                value = read[first + i * inner]
+                top = value if value > top or value != value else top
+            total = 0.0
+            for i in range(size):
+                value = exp(read[first + i * inner] - top)
+                write[first + i * inner] = value
+                total += value
+            scale = 1.0 / total
+            for i in range(size):
+                write[first + i * inner] = cast(write[first + i * inner] * scale)
+
+    return kernel

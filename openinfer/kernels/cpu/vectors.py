@@ -1,0 +1,104 @@
+"""Explicit LLVM vectors for `@intrinsic` emitters, by element type and the machine's width.
+
+LLVM's overloaded intrinsics are called by their mangled names, because llvmlite's `declare_intrinsic` rejects vector types.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from llvmlite import ir
+from numba.core import cgutils
+
+from openinfer.machine import host
+
+I32, I64 = ir.IntType(32), ir.IntType(64)
+
+
+def i64(value: int) -> Any:
+    """A constant index."""
+    return ir.Constant(I64, value)
+
+
+@dataclasses.dataclass(frozen=True)
+class VectorType:
+    """Vectors of `lanes` elements of `dtype`, and the operations that kernels emit on them."""
+
+    dtype: str
+    lanes: int
+
+    @property
+    def scalar(self) -> Any:
+        """The element's LLVM type."""
+        return {"float32": ir.FloatType, "float64": ir.DoubleType}[self.dtype]()
+
+    @property
+    def type(self) -> Any:
+        """The vector's LLVM type."""
+        return ir.VectorType(self.scalar, self.lanes)
+
+    @property
+    def item_bytes(self) -> int:
+        """Bytes of one element."""
+        return {"float32": 4, "float64": 8}[self.dtype]
+
+    @property
+    def suffix(self) -> str:
+        """LLVM's name of the type in mangled intrinsics."""
+        return f"v{self.lanes}f{8 * self.item_bytes}"
+
+    def splat(self, builder: Any, scalar: Any) -> Any:
+        """All lanes equal to `scalar`."""
+        undefined = ir.Constant(self.type, ir.Undefined)
+        first = builder.insert_element(undefined, scalar, ir.Constant(I32, 0))
+        return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(I32, self.lanes), [0] * self.lanes))
+
+    def constant(self, value: float) -> Any:
+        """All lanes equal to a number known now."""
+        return ir.Constant(self.type, [value] * self.lanes)
+
+    def load(self, builder: Any, base: Any, index: Any) -> Any:
+        """Unaligned load of elements index … index + lanes - 1 of the pointer `base`."""
+        return builder.load(self.at(builder, base, index), align=self.item_bytes, typ=self.type)
+
+    def load_scalar(self, builder: Any, base: Any, index: Any) -> Any:
+        """One element."""
+        return builder.load(self.at(builder, base, index), align=self.item_bytes, typ=self.scalar)
+
+    def store(self, builder: Any, value: Any, base: Any, index: Any) -> None:
+        """Unaligned store of a whole vector."""
+        builder.store(value, self.at(builder, base, index), align=self.item_bytes)
+
+    def store_first(self, builder: Any, value: Any, base: Any, index: Any, count: Any) -> None:
+        """Store the first `count` lanes (an i64); the memory after them is not touched."""
+        lane = ir.Constant(ir.VectorType(I64, self.lanes), list(range(self.lanes)))
+        undefined = ir.Constant(ir.VectorType(I64, self.lanes), ir.Undefined)
+        first = builder.insert_element(undefined, count, ir.Constant(I32, 0))
+        limit = builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(I32, self.lanes), [0] * self.lanes))
+        mask = builder.icmp_signed("<", lane, limit)
+        kind = ir.FunctionType(ir.VoidType(), [self.type, ir.PointerType(), I32, mask.type])
+        function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.masked.store.{self.suffix}.p0")
+        builder.call(function, [value, self.at(builder, base, index), ir.Constant(I32, self.item_bytes), mask])
+
+    def at(self, builder: Any, base: Any, index: Any) -> Any:
+        """The address of one element."""
+        return builder.gep(base, [index], source_etype=self.scalar)
+
+    def fma(self, builder: Any, a: Any, b: Any, c: Any) -> Any:
+        """a · b + c, rounded once."""
+        return self._call(builder, "fma", a, b, c)
+
+    def maximum(self, builder: Any, a: Any, b: Any) -> Any:
+        """The larger, NaN where either is NaN."""
+        above = builder.fcmp_unordered(">", a, b)
+        return builder.select(above, a, b)
+
+    def _call(self, builder: Any, name: str, *arguments: Any) -> Any:
+        kind = ir.FunctionType(self.type, [self.type] * len(arguments))
+        return builder.call(cgutils.get_or_insert_function(builder.module, kind, f"llvm.{name}.{self.suffix}"), arguments)
+
+
+def widest(dtype: str) -> VectorType:
+    """The machine's full vector of `dtype`."""
+    return VectorType(dtype, host().lanes(dtype))

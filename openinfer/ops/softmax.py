@@ -1,0 +1,31 @@
+"""Softmax of opset 13 and later, and of earlier opsets, which flatten the input to a matrix at `axis`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from openinfer.ir.graph import Node, TensorType
+from openinfer.ops._base import Alias, Operator, Step, Target, Value, float_only, required
+
+ELEMENT_NS = 4.0
+
+
+def infer(node: Node, inputs: Sequence[Value | None]) -> list[TensorType]:
+    """The input's type."""
+    return [required(inputs, 0).type]
+
+
+def lower(node: Node, inputs: Sequence[Value | None], outputs: Sequence[Value | None], target: Target) -> list[Step | Alias]:
+    """One `softmax` step."""
+    x, y = required(inputs, 0), required(outputs, 0)
+    rank = len(x.shape)
+    flatten = node.version < 13
+    axis = node.attribute("axis", 1 if flatten else -1) % max(rank, 1)
+    size = math.prod(x.shape[axis:]) if flatten else math.prod(x.shape[axis : axis + 1])
+    inner = 1 if flatten else math.prod(x.shape[axis + 1 :])
+    lines = math.prod(x.shape[:axis]) * inner if size else 0
+    return [Step("softmax", {"dtype": float_only(x)}, (x, y), (size, inner), lines, 5 + ELEMENT_NS * x.type.count, (1,))]
+
+
+OPERATORS = {("", "Softmax"): Operator(infer, lower)}

@@ -1,0 +1,139 @@
+"""Runs a whole graph: one native program where every node is compiled, otherwise native segments with fallback nodes between them."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from openinfer.codegen.lowering import Refused
+from openinfer.config import Config
+from openinfer.ir.graph import Graph, Node, Signature, TensorType
+from openinfer.ops import registry
+from openinfer.ops._base import Target
+from openinfer.runtime.fallback import Fallback
+from openinfer.runtime.program import Instance, Program
+
+
+@dataclasses.dataclass(frozen=True)
+class Segment:
+    """Consecutive nodes that run the same way."""
+
+    nodes: tuple[Node, ...]
+    program: Program | None
+
+    @property
+    def writes(self) -> tuple[str, ...]:
+        """Values that later segments or the caller may read."""
+        if self.program is not None:
+            return tuple(signature.name for signature in self.program.graph.outputs)
+        return tuple(name for node in self.nodes for name in node.outputs if name)
+
+
+class Executor:
+    """Graph → results, by name. Safe to call from several threads."""
+
+    def __init__(self, graph: Graph, target: Target, config: Config, fallback: Fallback) -> None:
+        self.graph, self._target, self._config, self._fallback = graph, target, config, fallback
+        self.refused: dict[str, str] = {
+            node.outputs[0]: "no compiled operator of this name" for node in graph.nodes if registry.find(node.domain, node.op) is None
+        }
+        self._lock = threading.Lock()
+        self.segments = self._partition()
+
+    @property
+    def program(self) -> Program | None:
+        """The one program that is the whole graph, or `None` where there are several segments."""
+        whole = len(self.segments) == 1 and self.segments[0].program is not None
+        return self.segments[0].program if whole else None
+
+    def refuse(self, refusal: Refused) -> None:
+        """Send a node to the fallback from now on."""
+        with self._lock:
+            self.refused[refusal.node.outputs[0]] = refusal.reason
+            self.segments = self._partition()
+
+    def run(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Fresh outputs by name. Inputs are C-contiguous arrays of the model's types."""
+        values: dict[str, Any] = {**self.graph.constants, **inputs}
+        done = False
+        while not done:
+            try:
+                for segment in self.segments:
+                    if not all(name in values for name in segment.writes):
+                        self._run_segment(segment, values)
+                done = True
+            except Refused as refusal:
+                self.refuse(refusal)
+        return {signature.name: values[signature.name] for signature in self.graph.outputs}
+
+    def _run_segment(self, segment: Segment, values: dict[str, Any]) -> None:
+        if segment.program is not None:
+            values.update(run_program(segment.program, values))
+            return
+        for node in segment.nodes:
+            results = self._fallback.run(node, {name: values[name] for name in node.reads})
+            values.update({name: result for name, result in zip(node.outputs, results, strict=False) if name})
+
+    def _partition(self) -> tuple[Segment, ...]:
+        nodes = self.graph.nodes
+        if not nodes:
+            return (Segment((), Program(self.graph, self._target, self._config, self._fallback.evaluate)),)
+        return tuple(self._segment(start, stop, native) for start, stop, native in _runs([node.outputs[0] not in self.refused for node in nodes]))
+
+    def _segment(self, start: int, stop: int, native: bool) -> Segment:
+        nodes = self.graph.nodes[start:stop]
+        if not native:
+            return Segment(nodes, None)
+        if stop - start == len(self.graph.nodes):
+            return Segment(nodes, Program(self.graph, self._target, self._config, self._fallback.evaluate))
+        written = {name for node in nodes for name in node.outputs if name}
+        read = dict.fromkeys(name for node in nodes for name in node.reads if name not in written and name not in self.graph.constants)
+        later = {name for node in self.graph.nodes[stop:] for name in node.reads} | {signature.name for signature in self.graph.outputs}
+        graph = Graph(
+            f"{self.graph.name}[{start}:{stop}]",
+            tuple(Signature(name, "", None) for name in read),
+            tuple(Signature(name, "", None) for name in written if name in later),
+            nodes,
+            {name: self.graph.constants[name] for node in nodes for name in node.reads if name in self.graph.constants},
+        )
+        return Segment(nodes, Program(graph, self._target, self._config, self._fallback.evaluate))
+
+
+def run_program(program: Program, values: Mapping[str, Any]) -> dict[str, Any]:
+    """One call of a native program with fresh outputs."""
+    arrays: dict[str, Any] = {}
+    for signature in program.graph.inputs:
+        value = values[signature.name]
+        if not isinstance(value, np.ndarray):
+            reader = next(node for node in program.graph.nodes if signature.name in node.reads)
+            raise Refused(reader, f"{signature.name!r} is a {type(value).__name__}")
+        arrays[signature.name] = np.ascontiguousarray(value) if value.ndim else value
+    instance = program.instance(tuple(TensorType(array.dtype.name, array.shape) for array in arrays.values()))
+    outputs = {name: np.empty(kind.shape, kind.dtype) for name, kind in instance.outputs}
+    context = instance.lease()
+    try:
+        address(context.table, instance, arrays, outputs)
+        context.call()
+    finally:
+        instance.release(context)
+    return outputs
+
+
+def address(table: Any, instance: Instance, inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> None:
+    """Write the addresses of the caller's arrays into a table."""
+    for name, array in inputs.items():
+        table[instance.input_slots[name]] = array.__array_interface__["data"][0]
+    for name, array in outputs.items():
+        table[instance.output_slots[name]] = array.__array_interface__["data"][0]
+
+
+def _runs(flags: list[bool]) -> Iterator[tuple[int, int, bool]]:
+    start = 0
+    for index in range(1, len(flags) + 1):
+        if index == len(flags) or flags[index] != flags[start]:
+            yield start, index, flags[start]
+            start = index

@@ -1,0 +1,71 @@
+"""Operators without a native form, run one node at a time by `onnx.reference`."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from openinfer.errors import InputError, UnsupportedOperatorError
+from openinfer.ir.graph import Array, Node
+
+
+class Fallback:
+    """Evaluators of nodes, made on first use. Safe to call from several threads."""
+
+    def __init__(self) -> None:
+        self._evaluators: dict[tuple[str, ...], Any] = {}
+
+    def evaluate(self, node: Node, inputs: Sequence[Array | None]) -> list[Array]:
+        """The node's outputs for positional inputs; an absent one is `None`."""
+        feeds = {name: value for name, value in zip(node.inputs, inputs, strict=False) if name and value is not None}
+        return self.run(node, feeds)
+
+    def run(self, node: Node, feeds: Mapping[str, Any]) -> list[Any]:
+        """The node's outputs for named inputs, captured values of subgraphs included."""
+        key = (node.op, *node.outputs)
+        evaluator = self._evaluators.get(key)
+        if evaluator is None:
+            evaluator = self._evaluators[key] = _evaluator(node)
+        try:
+            with warnings.catch_warnings(), np.errstate(all="ignore"):
+                warnings.simplefilter("ignore")
+                results = evaluator.run(None, dict(feeds))
+        except Exception as error:
+            found = ", ".join(f"{name}: {getattr(value, 'dtype', type(value).__name__)}{getattr(value, 'shape', '')}" for name, value in feeds.items())
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(f"operator {node.op} ({node.outputs[0]!r}) failed on the fallback for {found}: {reason}") from error
+        return [np.asarray(result) if isinstance(result, (np.generic, float, int)) else result for result in results]
+
+
+def _evaluator(node: Node) -> Any:
+    import onnx
+    from onnx.reference import ReferenceEvaluator
+
+    attributes = {key: _proto(key, value, onnx) for key, value in node.attributes.items()}
+    try:
+        proto = onnx.helper.make_node(node.op, list(node.inputs), list(node.outputs), domain=node.domain)
+        proto.attribute.extend(attribute for attribute in attributes.values() if attribute is not None)
+        inputs = [onnx.helper.make_empty_tensor_value_info(name) for name in node.reads]
+        outputs = [onnx.helper.make_empty_tensor_value_info(name) for name in node.outputs if name]
+        graph = onnx.helper.make_graph([proto], "fallback", inputs, outputs)
+        imports = [onnx.helper.make_opsetid(node.domain, node.version or 1)]
+        if node.domain:
+            imports.append(onnx.helper.make_opsetid("", onnx.defs.onnx_opset_version()))
+        model = onnx.helper.make_model(graph, opset_imports=imports)
+        return ReferenceEvaluator(model)
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UnsupportedOperatorError(
+            f"operator {node.domain or 'ai.onnx'}:{node.op} (opset {node.version}) is neither compiled nor known to the fallback: {reason}"
+        ) from error
+
+
+def _proto(name: str, value: Any, onnx: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return onnx.helper.make_attribute(name, onnx.numpy_helper.from_array(value, name))
+    if isinstance(value, tuple) and not value:
+        return None
+    return onnx.helper.make_attribute(name, list(value) if isinstance(value, tuple) else value)

@@ -1,0 +1,217 @@
+"""A native graph, compiled once for all batches: variants of code, instances per input shape, contexts per concurrent call."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from openinfer.codegen import object_cache
+from openinfer.codegen.loader import Library, load_object
+from openinfer.codegen.lowering import Lowered, lower
+from openinfer.codegen.program import ENTRY, HEADER, Literals, Numbers, Skeleton, fits, literals, skeleton, source, varying
+from openinfer.config import Config
+from openinfer.ir.graph import Array, Graph, TensorType
+from openinfer.memory.arena import aligned_copy, allocate
+from openinfer.memory.planner import Layout, Lifetime, plan
+from openinfer.ops._base import Packed, Scratch, Target
+from openinfer.passes.fold_constants import Evaluate
+from openinfer.runtime.entry import bound_call
+
+log = logging.getLogger("openinfer")
+
+RELEASE_GIL_NS = 20_000
+KEPT_INSTANCES = 64
+
+Types = tuple[TensorType, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """Code for one skeleton with some numbers fixed."""
+
+    skeleton: Skeleton
+    fixed: Literals
+    library: Library
+    entry: int
+    text: str
+    cached: bool
+    seconds: float
+
+
+@dataclasses.dataclass
+class Context:
+    """Memory of one call at a time: a table and an arena."""
+
+    table: Array
+    arena: Array
+    call: Callable[[], None]
+
+
+class Instance:
+    """A program with concrete shapes: the table's template and where the caller's addresses go."""
+
+    def __init__(self, lowered: Lowered, variant: Variant, numbers: Numbers, layout: Layout, addresses: Mapping[tuple[str, str], int], config: Config,
+                 keep: Sequence[Array]) -> None:
+        self.outputs = tuple((value.name, value.type) for value in lowered.outputs)
+        self.cost_ns, self.layout = lowered.cost_ns, layout
+        self._keep, self._memory = keep, config.memory
+        slots = {buffer: HEADER + index for index, buffer in enumerate(variant.skeleton.buffers)}
+        self.input_slots = {value.name: slots["input", value.name] for value in lowered.inputs}
+        self.output_slots = {name: slots["output", name] for name in lowered.buffers}
+        tail = varying(numbers, variant.fixed)
+        self._template = np.zeros(HEADER + len(slots) + len(tail), np.int64)
+        self._template[ENTRY] = variant.entry
+        self._template[HEADER + len(slots) :] = tail
+        for buffer, address in addresses.items():
+            self._template[slots[buffer]] = address
+        self._arena_slots = [(slots[buffer], layout.offsets[buffer[1]]) for buffer in slots if buffer[0] in ("arena", "scratch")]
+        self._free: list[Context] = []
+        self.contexts = 0
+
+    def context(self) -> Context:
+        """A context of the caller's own."""
+        self.contexts += 1
+        arena = allocate(self.layout.peak_bytes, self._memory.alignment, self._memory.huge_pages)
+        table = aligned_copy(self._template)
+        base = arena.ctypes.data
+        for slot, offset in self._arena_slots:
+            table[slot] = base + offset
+        return Context(table, arena, bound_call(table.ctypes.data, self.cost_ns > RELEASE_GIL_NS))
+
+    def lease(self) -> Context:
+        """A context from the free list, or a new one; `release` gives it back."""
+        try:
+            return self._free.pop()
+        except IndexError:
+            return self.context()
+
+    def release(self, context: Context) -> None:
+        """Return a leased context."""
+        self._free.append(context)
+
+
+class Program:
+    """Compiles a graph of native operators and keeps an instance per set of input shapes. Safe to call from several threads."""
+
+    def __init__(self, graph: Graph, target: Target, config: Config, evaluate: Evaluate) -> None:
+        self.graph = graph
+        self._target, self._config, self._evaluate = target, config, evaluate
+        self._variants: list[Variant] = []
+        self._instances: dict[Types, Instance] = {}
+        self._packed: dict[str, Array] = {}
+        self._constants: dict[str, Array] = {}
+        self._lock = threading.RLock()
+
+    @property
+    def variants(self) -> Sequence[Variant]:
+        """The code compiled so far."""
+        return tuple(self._variants)
+
+    @property
+    def instances(self) -> Mapping[Types, Instance]:
+        """The shapes seen so far."""
+        return dict(self._instances)
+
+    def prepare(self, examples: Sequence[Types]) -> None:
+        """Compile for several example shapes at once: what differs between them becomes a run-time number. Raises `Refused`."""
+        found: dict[Skeleton, list[Numbers]] = {}
+        for types in examples:
+            shape, numbers = skeleton(self._lower(types))
+            found.setdefault(shape, []).append(numbers)
+        for shape, seen in found.items():
+            self._variant(shape, seen)
+
+    def instance(self, types: Types) -> Instance:
+        """The instance for concrete input types, in the order of the graph's inputs. Raises `Refused` where a node has no native form."""
+        instance = self._instances.get(types)
+        if instance is None:
+            with self._lock:
+                instance = self._instances.get(types) or self._instantiate(types)
+                while len(self._instances) >= KEPT_INSTANCES:
+                    self._instances.pop(next(iter(self._instances)))
+                self._instances[types] = instance
+        return instance
+
+    def _lower(self, types: Types) -> Lowered:
+        named = {signature.name: kind for signature, kind in zip(self.graph.inputs, types, strict=True)}
+        return lower(self.graph, named, self._target, self._evaluate)
+
+    def _instantiate(self, types: Types) -> Instance:
+        lowered = self._lower(types)
+        shape, numbers = skeleton(lowered)
+        variant = next((v for v in self._variants if v.skeleton == shape and fits(numbers, v.fixed)), None)
+        if variant is None:
+            variant = self._variant(shape, [numbers])
+        keep: list[Array] = []
+        addresses = self._addresses(lowered, variant.skeleton, keep)
+        return Instance(lowered, variant, numbers, _layout(lowered, shape), addresses, self._config, keep)
+
+    def _variant(self, shape: Skeleton, seen: Sequence[Numbers]) -> Variant:
+        fixed = literals(seen)
+        same = [variant.fixed for variant in self._variants if variant.skeleton == shape]
+        if same:
+            fixed = tuple(
+                tuple(a if a == b else None for a, b in zip(row, other, strict=True)) for row, other in zip(fixed, same[-1], strict=True)
+            )
+        begin = time.perf_counter()
+        text, kernels = source(shape, fixed)
+        name = object_cache.key(text, kernels)
+        stored = object_cache.load(name)
+        if stored is None:
+            from openinfer.codegen.compile import compile_program
+
+            symbol, elf = compile_program(text, kernels)
+            object_cache.store(name, symbol, elf)
+        else:
+            symbol, elf = stored
+        library = load_object(elf, (symbol,))
+        variant = Variant(shape, fixed, library, library[symbol], text, stored is not None, time.perf_counter() - begin)
+        log.info("%s: %d steps %s in %.2f s", self.graph.name, len(shape.steps), "loaded" if variant.cached else "compiled", variant.seconds)
+        self._variants.append(variant)
+        return variant
+
+    def _addresses(self, lowered: Lowered, shape: Skeleton, keep: list[Array]) -> dict[tuple[str, str], int]:
+        """Addresses of everything that exists before a call: packed weights, constants, known contents."""
+        alignment, huge = self._config.memory.alignment, self._config.memory.huge_pages
+        makers = {operand.key: operand.make for step in lowered.steps for operand in step.operands if isinstance(operand, Packed)}
+        addresses = {}
+        for kind, name in shape.buffers:
+            if kind == "packed":
+                if name not in self._packed:
+                    self._packed[name] = aligned_copy(makers[name](), alignment, huge)
+                array = self._packed[name]
+            elif kind == "data" and name in self.graph.constants:
+                if name not in self._constants:
+                    self._constants[name] = aligned_copy(self.graph.constants[name], alignment, huge)
+                array = self._constants[name]
+            elif kind == "data":
+                array = aligned_copy(np.asarray(lowered.data[name]), alignment)
+            else:
+                continue
+            keep.append(array)
+            addresses[kind, name] = array.ctypes.data
+        return addresses
+
+
+def _layout(lowered: Lowered, shape: Skeleton) -> Layout:
+    """Arena offsets for every buffer that lives between two steps of one call."""
+    first: dict[str, int] = {}
+    last: dict[str, int] = {}
+    size: dict[str, int] = {}
+    planned = {name for kind, name in shape.buffers if kind in ("arena", "scratch")}
+    for index, step in enumerate(lowered.steps):
+        for operand in step.operands:
+            if isinstance(operand, Packed):
+                continue
+            name = operand.name if isinstance(operand, Scratch) else lowered.root(operand.name)
+            if name in planned:
+                first.setdefault(name, index)
+                last[name] = index
+                nbytes = operand.size_bytes if isinstance(operand, Scratch) else operand.type.size_bytes
+                size[name] = max(size.get(name, 0), nbytes)
+    return plan([Lifetime(name, size[name], first[name], last[name]) for name in first])
