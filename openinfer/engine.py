@@ -23,7 +23,7 @@ from openinfer.machine import host
 from openinfer.ops import fusible
 from openinfer.ops._base import Target
 from openinfer.passes.pipeline import optimize
-from openinfer.runtime.executor import Executor, address
+from openinfer.runtime.executor import Executor, Price, address
 from openinfer.runtime.fallback import Fallback
 from openinfer.runtime.program import Context
 from openinfer.runtime.signature import check, probes
@@ -127,6 +127,11 @@ class Engine:
         with self._lock:
             self._bound += 1
         return _bound(context, arrays, made)
+
+    def price(self, inputs: Mapping[str, Any]) -> list[Price]:
+        """Measured time of every segment, compiled or on the fallback, for these inputs."""
+        self._open()
+        return self._executor.price(check(inputs, self.inputs))
 
     def statistics(self) -> Statistics:
         """Counters since load."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from openinfer.errors import InputError, suggest
-from openinfer.ir.graph import Array, Signature, TensorType
+from openinfer.ir.graph import ITEM_BYTES, Array, Signature, TensorType
 
 
 def check(inputs: Mapping[str, Any], signatures: Sequence[Signature], in_place: bool = False) -> dict[str, Any]:
@@ -39,6 +39,22 @@ def probes(signatures: Sequence[Signature]) -> list[tuple[TensorType, ...]]:
     return [
         tuple(TensorType(s.dtype, tuple(binding[d] if isinstance(d, str) else d for d in s.shape or ())) for s in signatures) for binding in bindings
     ]
+
+
+def example(signatures: Sequence[Signature], rng: np.random.Generator, batch: int) -> dict[str, Array]:
+    """Random inputs that fit the signature, every symbol bound to `batch`: standard normal floats, small non-negative integers.
+
+    Raises `InputError` for an input whose rank or type gives nothing to draw.
+    """
+    arrays: dict[str, Array] = {}
+    for signature in signatures:
+        if signature.shape is None or signature.dtype not in ITEM_BYTES:
+            raise InputError(f"input {signature.name!r} of {describe(signature)} cannot be drawn at random; give a trace of real inputs")
+        shape = tuple(batch if isinstance(d, str) else d for d in signature.shape)
+        kind = np.dtype(signature.dtype).kind
+        drawn = rng.standard_normal(shape) if kind == "f" else rng.integers(0, 2, shape)
+        arrays[signature.name] = np.asarray(drawn).astype(signature.dtype)
+    return arrays
 
 
 def describe(signature: Signature) -> str:

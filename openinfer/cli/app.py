@@ -1,0 +1,47 @@
+"""The `openinfer` command: one file per sub-command, registered here. Errors become one line on stderr and exit code 2."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from openinfer import __version__
+from openinfer.cli import bench, check, configuration, doctor, run
+from openinfer.errors import OpenInferError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Find and run the fastest correct configuration of a model.")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"openinfer {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False) -> None:
+    """Options of every command."""
+
+
+app.command("run")(run.run)
+app.command("bench")(bench.bench)
+app.command("check")(check.check)
+app.command("doctor")(doctor.doctor)
+app.add_typer(configuration.app, name="config")
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    try:
+        app()
+    except OpenInferError as error:
+        print(f"openinfer: {error}", file=sys.stderr)
+        sys.exit(2)
+    except BrokenPipeError:
+        sys.exit(0)
+    except OSError as error:
+        where = f" {error.filename!r}" if error.filename else ""
+        print(f"openinfer: cannot use{where}: {error.strerror or error}; check the path and its permissions", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,37 @@
+"""`openinfer bench MODEL --against onnxruntime,lightgbm`: one thread, distinct inputs, all sides interleaved in one run."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from openinfer.cli.output import ConfigFile, Json, print_json, print_table
+
+
+def bench(
+    model: Annotated[str | None, typer.Argument(help="ONNX file; or use --workload.")] = None,
+    workload: Annotated[str | None, typer.Option("--workload", help="Measure the models of a workload.")] = None,
+    config: ConfigFile = None,
+    against: Annotated[str, typer.Option("--against", help="Comma-separated: onnxruntime, lightgbm.")] = "",
+    batch: Annotated[int, typer.Option("--batch", min=1, help="Rows per call.")] = 1,
+    seconds: Annotated[float, typer.Option("--seconds", min=0.1, max=600, help="Time to measure, per model.")] = 5.0,
+    json: Json = False,
+) -> None:
+    """Measure p50 and p99 of a call, side by side with other engines."""
+    from openinfer.errors import InputError
+    from openinfer.profiles import bench as measure
+
+    if (model is None) == (workload is None):
+        raise InputError("found both or neither of MODEL and --workload; give exactly one")
+    peers = [name for name in against.split(",") if name]
+    models = {model: model} if model else measure.workload_models(str(workload))
+    results = {name: measure.bench(path, config, peers, batch, seconds) for name, path in models.items()}
+    if json:
+        print_json(results)
+        return
+    for name, result in results.items():
+        print(f"{name}: batch {batch}, one thread, {result.rounds} interleaved rounds, distinct inputs")
+        rows = [(side.name, f"{side.p50_ns / 1e3:.3f}", f"{side.p99_ns / 1e3:.3f}", side.against or "", f"{side.ratio:.2f}" if side.ratio else "")
+                for side in result.sides]
+        print_table(("call", "p50 µs", "p99 µs", "faster than", "by a factor of"), rows)

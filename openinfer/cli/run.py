@@ -1,0 +1,81 @@
+"""`openinfer run MODEL --input in.npz [--output out.npz]`."""
+
+from __future__ import annotations
+
+import io
+import time
+import zipfile
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from openinfer.cli.output import ConfigFile, Json, print_json, print_table
+from openinfer.config import write_atomically
+from openinfer.errors import InputError
+
+
+def run(
+    model: Annotated[str, typer.Argument(help="ONNX file.")],
+    input: Annotated[str, typer.Option("--input", help="npz with one array per model input.")],
+    output: Annotated[str | None, typer.Option("--output", help="npz to write the outputs to.")] = None,
+    config: ConfigFile = None,
+    verify: Annotated[bool, typer.Option("--verify", help="Compare with onnx.reference in float64; exit 1 beyond 1e-5 of the largest value.")] = False,
+    json: Json = False,
+) -> None:
+    """Run a model once on the arrays of a file."""
+    from openinfer.engine import load
+
+    arrays = read_arrays(input)
+    with load(model, config) as engine:
+        begin = time.perf_counter()
+        results = engine.run(arrays)
+        seconds = time.perf_counter() - begin
+    if output is not None:
+        buffer = io.BytesIO()
+        np.savez(buffer, **results)
+        write_atomically(Path(output), buffer.getvalue())
+    errors = _errors(model, arrays, results) if verify else {}
+    summary = {
+        "outputs": {name: {"dtype": str(value.dtype), "shape": list(value.shape)} for name, value in results.items()},
+        "seconds": seconds, "written": output, "errors": errors,
+    }
+    if json:
+        print_json(summary)
+    else:
+        rows = [(name, value.dtype, list(value.shape), *([f"{errors[name]:.1e}"] if verify else [])) for name, value in results.items()]
+        print_table(("output", "dtype", "shape", *(["error"] if verify else [])), rows)
+    if any(not error <= 1e-5 for error in errors.values()):
+        raise typer.Exit(1)
+
+
+def read_arrays(path: str) -> dict[str, Any]:
+    """The arrays of an npz file; `InputError` where it is not one."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except (OSError, ValueError, zipfile.BadZipFile, AttributeError, EOFError) as error:
+        reason = getattr(error, "strerror", None) or "not an npz file of plain arrays"
+        raise InputError(f"cannot read {path!r}: {reason}; give a file that numpy.savez wrote, one array per input") from None
+
+
+def _errors(model: str, arrays: dict[str, Any], results: dict[str, Any]) -> dict[str, float]:
+    """Largest error of each output, relative to the reference's largest value."""
+    import onnx
+
+    from openinfer.frontend.float64 import reference as evaluate
+    from openinfer.frontend.float64 import widen
+
+    expected = evaluate(widen(onnx.load(model)), arrays)
+    errors = {}
+    for name, value in results.items():
+        reference = np.asarray(expected[name])
+        if reference.dtype.kind == "f":
+            finite = np.isfinite(reference)
+            same = (np.isnan(reference) == np.isnan(value)).all() and (reference[~finite] == value[~finite])[~np.isnan(reference[~finite])].all()
+            scale = np.abs(reference[finite]).max(initial=0.0) or 1.0
+            errors[name] = float(np.abs(value[finite] - reference[finite]).max(initial=0.0) / scale) if same else float("inf")
+        else:
+            errors[name] = 0.0 if (reference == value).all() else float("inf")
+    return errors

@@ -1,0 +1,47 @@
+"""The float64 oracle of a float32 model: every float tensor widened, evaluated by `onnx.reference`."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, numpy_helper
+
+from openinfer.ir.graph import Array
+
+
+def widen(model: Any) -> Any:
+    """A copy of the model in float64: inputs, outputs, weights, constants and casts. Operators that fix their own types are left as they are."""
+    wide = onnx.ModelProto()
+    wide.CopyFrom(model)
+    for tensor in wide.graph.initializer:
+        _widen_tensor(tensor)
+    for value in (*wide.graph.input, *wide.graph.output, *wide.graph.value_info):
+        if value.type.tensor_type.elem_type == TensorProto.FLOAT:
+            value.type.tensor_type.elem_type = TensorProto.DOUBLE
+    for node in wide.graph.node:
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.TENSOR:
+                _widen_tensor(attribute.t)
+            if node.op_type == "Cast" and attribute.name == "to" and attribute.i == TensorProto.FLOAT:
+                attribute.i = TensorProto.DOUBLE
+    return wide
+
+
+def reference(model: Any, inputs: Mapping[str, Array]) -> dict[str, Any]:
+    """Outputs by name; float32 inputs are widened first."""
+    from onnx.reference import ReferenceEvaluator
+
+    feeds = {name: value.astype(np.float64) if value.dtype == np.float32 else value for name, value in inputs.items()}
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        results = ReferenceEvaluator(model).run(None, feeds)
+    return dict(zip((output.name for output in model.graph.output), results, strict=True))
+
+
+def _widen_tensor(tensor: Any) -> None:
+    if tensor.data_type == TensorProto.FLOAT:
+        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float64), tensor.name))
