@@ -1,71 +1,177 @@
-"""Python callables that enter a compiled program directly: no dispatcher, no argument parsing.
+"""Calls from Python into a compiled program: `bound_call` for fixed buffers, `Runner` for a dict of arrays.
 
-    PyObject *call(PyObject *self, PyObject *unused) {      # METH_NOARGS; self is the table's address as an int
-        int64_t table = PyLong_AsSsize_t(self);
-        ((program *)((int64_t *)table)[0])(&result, &exception, table, 0, 1);
-        Py_RETURN_NONE;
-    }
+A table is an int64 array whose words `control_block` names: word 0 the program, word 1 a pool's control block or 0, word 2 the threads;
+the code generator owns the rest. Whoever fills the words keeps alive what they point to, by way of `owner` or of the table's own holder.
 """
 
 from __future__ import annotations
 
-import ctypes
+import dataclasses
 import functools
-from collections.abc import Callable
+import sys
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-from openinfer.codegen.loader import Library, load_ir
+import numpy as np
 
-METH_NOARGS = 0x0004
+from openinfer.errors import OverloadError
+from openinfer.runtime import entry_ir as words
+from openinfer.runtime import entry_layout, entry_native
 
-_TEXT = """
-declare i64 @PyLong_AsSsize_t(ptr)
-declare void @Py_IncRef(ptr)
-declare ptr @PyEval_SaveThread()
-declare void @PyEval_RestoreThread(ptr)
+Table = np.ndarray[Any, np.dtype[np.int64]]
 
-define ptr @openinfer_call(ptr %self, ptr %unused) {{
-  %result = alloca ptr
-  %exception = alloca ptr
-  %table = call i64 @PyLong_AsSsize_t(ptr %self)
-  %slots = inttoptr i64 %table to ptr
-  %entry = load ptr, ptr %slots
-  %status = call i32 %entry(ptr %result, ptr %exception, i64 %table, i64 0, i64 1)
-  call void @Py_IncRef(ptr inttoptr (i64 {none} to ptr))
-  ret ptr inttoptr (i64 {none} to ptr)
-}}
-
-define ptr @openinfer_call_released(ptr %self, ptr %unused) {{
-  %result = alloca ptr
-  %exception = alloca ptr
-  %table = call i64 @PyLong_AsSsize_t(ptr %self)
-  %slots = inttoptr i64 %table to ptr
-  %entry = load ptr, ptr %slots
-  %state = call ptr @PyEval_SaveThread()
-  %status = call i32 %entry(ptr %result, ptr %exception, i64 %table, i64 0, i64 1)
-  call void @PyEval_RestoreThread(ptr %state)
-  call void @Py_IncRef(ptr inttoptr (i64 {none} to ptr))
-  ret ptr inttoptr (i64 {none} to ptr)
-}}
-"""
+BATCH = -1  # a dimension of a `Port` that is the run-time batch
+MAX_TABLES = 1024  # calls of one runner that may be inside at once
 
 
-class _MethodDef(ctypes.Structure):
-    _fields_ = (("name", ctypes.c_char_p), ("function", ctypes.c_void_p), ("flags", ctypes.c_int), ("doc", ctypes.c_char_p))
+def bound_call(table: Table, owner: object = None, *, release_gil: bool = False) -> Callable[[], None]:
+    """A builtin without arguments that runs the table's program once and returns None; `CompiledCodeError` where the program fails.
+
+    One thread at a time may be inside it. It keeps `table` and `owner` alive. `release_gil` lets other Python threads run meanwhile
+    (about 30 ns, and the wait for the GIL afterwards). With a control block in word 1 and 2 or more in word 2 it runs on the pool.
+    """
+    symbol = "openinfer_call_released" if release_gil else "openinfer_call"
+    call: Callable[[], None] = entry_native.function(symbol, _address(table), (table, owner))
+    return call
 
 
 @functools.cache
-def _native() -> tuple[Library, dict[bool, _MethodDef]]:
-    library = load_ir(_TEXT.format(none=id(None)), ("openinfer_call", "openinfer_call_released"))
-    return library, {
-        False: _MethodDef(b"call", library["openinfer_call"], METH_NOARGS, b"Run the compiled program; holds the GIL."),
-        True: _MethodDef(b"call", library["openinfer_call_released"], METH_NOARGS, b"Run the compiled program without the GIL."),
-    }
+def data_address() -> Callable[[Any], int]:
+    """The function array → address of its data, as fast as this interpreter allows; `TypeError` for anything but a plain ndarray."""
+    if entry_layout.problem() is None:
+        native: Callable[[Any], int] = entry_native.function("openinfer_address", 0, None)
+        return native
+    return _slow_address
 
 
-def bound_call(table_address: int, release_gil: bool) -> Callable[[], None]:
-    """A callable without arguments that runs the program of the table at `table_address`; the caller keeps the table alive."""
-    _, methods = _native()
-    make = ctypes.pythonapi.PyCFunction_NewEx
-    make.restype, make.argtypes = ctypes.py_object, (ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p)
-    call: Callable[[], None] = make(ctypes.addressof(methods[release_gil]), table_address, None)
-    return call
+@dataclasses.dataclass(frozen=True)
+class Port:
+    """An input or output: its name, dtype, shape (`BATCH` for the run-time batch) and the table word that takes the data's address."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    slot: int
+
+    def fits(self, array: object, batch: int, limit: int) -> int | None:
+        """The batch (-1 while unknown) where `array` can be read in place, else None: the meaning of the native check."""
+        if type(array) is not np.ndarray or array.dtype.num != np.dtype(self.dtype).num or not array.dtype.isnative:
+            return None
+        if not (array.flags.c_contiguous and array.flags.aligned) or array.ndim != len(self.shape):
+            return None
+        for have, want in zip(array.shape, self.shape, strict=True):
+            if have == want:
+                continue
+            if want != BATCH or not 1 <= have <= limit or batch not in (-1, have):
+                return None
+            batch = have
+        return batch
+
+
+class Runner:
+    """`run({name: array}) -> {name: fresh array}`, or None where the inputs cannot be used in place; then nothing has happened.
+
+    In place means: a plain dict with exactly the inputs' names, plain ndarrays of the very dtype (native byte order), shape, C-contiguous
+    and aligned. None asks the caller for the slow path: convert, or raise the exact `InputError`. All `BATCH` dimensions of a call must
+    agree and lie in 1…batch_limit; the batch is stored in table word `batch_slot`.
+
+    Any number of threads may call `run`. Each call leases a table; `new_table()` makes one (with its own scratch memory) when none is
+    free, at first during construction. A failing program raises `CompiledCodeError`; more than `MAX_TABLES` calls at once, `OverloadError`.
+    `native` tells whether the fast path is in use. `run` keeps what it needs alive (tables, `new_table`), without a reference cycle.
+    """
+
+    def __init__(
+        self, new_table: Callable[[], Table], inputs: Sequence[Port], outputs: Sequence[Port], *,
+        batch_slot: int | None = None, batch_limit: int = 1, release_gil: bool = False,
+    ) -> None:
+        self.inputs, self.outputs = tuple(inputs), tuple(outputs)
+        self.tables: list[Table] = []
+        self._new_table, self._batch_slot, self._batch_limit, self._release_gil = new_table, batch_slot, batch_limit, release_gil
+        grow, free = _grower(self.tables, new_table), np.zeros(MAX_TABLES, np.int64)
+        descriptor, kept = self._descriptor(grow, free)
+        free[0] = grow()
+        descriptor[words.FREE_COUNT] = 1
+        few = max(len(self.inputs), len(self.outputs)) <= words.MAX_PORTS
+        flat = all(len(port.shape) <= words.MAX_DIMS for port in (*self.inputs, *self.outputs))
+        self.native = few and flat and entry_layout.problem() is None
+        self.run: Callable[[Any], dict[str, Any] | None] = (
+            entry_native.function("openinfer_run", descriptor.ctypes.data, (descriptor, kept, grow, free)) if self.native
+            else functools.partial(_run_slowly, weakref.ref(self)))
+
+    def __call__(self, inputs: Mapping[str, Any]) -> dict[str, Any] | None:
+        """As `run`, with a Python call more."""
+        return self.run(inputs)
+
+    def _descriptor(self, grow: Callable[[], int], free: Table) -> tuple[Table, list[object]]:
+        """The native description and the objects that it points to."""
+        kept: list[object] = []
+        records = [np.zeros(words.RECORD_WORDS * max(1, len(ports)), np.int64) for ports in (self.inputs, self.outputs)]
+        for ports, record, is_input in zip((self.inputs, self.outputs), records, (True, False), strict=True):
+            for k, port in enumerate(ports):
+                name, dtype, dims = sys.intern(port.name), np.dtype(port.dtype), np.array([*port.shape, 0], np.int64)
+                kept += [name, dtype, dims]
+                at = words.RECORD_WORDS * k
+                record[at + words.RECORD_KEY] = id(name)
+                record[at + words.RECORD_TYPE] = dtype.num if is_input else id(dtype)
+                record[at + words.RECORD_NDIM] = len(port.shape)
+                record[at + words.RECORD_SLOT] = port.slot
+                record[at + words.RECORD_DIMS] = dims.ctypes.data
+        whole = np.zeros(words.DESCRIPTOR_WORDS, np.int64)
+        whole[words.FREE] = free.ctypes.data
+        whole[words.GROW] = id(grow)
+        whole[words.INPUTS], whole[words.OUTPUTS] = len(self.inputs), len(self.outputs)
+        whole[words.RELEASE] = int(self._release_gil)
+        whole[words.BATCH_SLOT] = -1 if self._batch_slot is None else self._batch_slot
+        whole[words.BATCH_LIMIT] = self._batch_limit
+        whole[words.INPUT_RECORDS], whole[words.OUTPUT_RECORDS] = (record.ctypes.data for record in records)
+        return whole, [*kept, *records]
+
+    def run_slowly(self, inputs: Any) -> dict[str, Any] | None:
+        """`run` where arrays cannot be read natively: the same answers, some microseconds slower."""
+        if type(inputs) is not dict or len(inputs) != len(self.inputs):
+            return None
+        batch: int | None = -1
+        for port in self.inputs:
+            batch = port.fits(inputs.get(port.name), batch, self._batch_limit)
+            if batch is None:
+                return None
+        arrays = [inputs[port.name] for port in self.inputs]
+        made = {port.name: np.empty([batch if size == BATCH else size for size in port.shape], port.dtype) for port in self.outputs}
+        # A new table for each call: this path promises answers, not speed.
+        table = self._new_table()
+        for port, array in zip((*self.inputs, *self.outputs), (*arrays, *made.values()), strict=True):
+            table[port.slot] = array.ctypes.data
+        if self._batch_slot is not None:
+            table[self._batch_slot] = batch
+        bound_call(table, release_gil=self._release_gil)()
+        return made
+
+
+def _run_slowly(runner: weakref.ref[Runner], inputs: Any) -> dict[str, Any] | None:
+    alive = runner()
+    return None if alive is None else alive.run_slowly(inputs)
+
+
+def _grower(tables: list[Table], new_table: Callable[[], Table]) -> Callable[[], int]:
+    def grow() -> int:
+        if len(tables) == MAX_TABLES:
+            raise OverloadError(f"{MAX_TABLES} calls of one engine are running at once; allowed: {MAX_TABLES}; limit the caller's threads")
+        table = new_table()
+        address = _address(table)
+        tables.append(table)
+        return address
+
+    return grow
+
+
+def _address(table: Table) -> int:
+    if table.dtype != np.int64 or table.ndim != 1 or not table.flags.c_contiguous or not table.flags.writeable:
+        raise ValueError(f"a call's table is a writeable one-dimensional int64 array, not {table.dtype} of shape {table.shape}")
+    return int(table.ctypes.data)
+
+
+def _slow_address(array: Any) -> int:
+    if type(array) is not np.ndarray:
+        raise TypeError("expected a numpy.ndarray")
+    return int(array.ctypes.data)

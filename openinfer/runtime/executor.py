@@ -113,7 +113,9 @@ class Executor:
         nodes = self.graph.nodes
         if not nodes:
             return (Segment((), Program(self.graph, self._target, self._config, self._fallback.evaluate)),)
-        return tuple(self._segment(start, stop, native) for start, stop, native in _runs([node.outputs[0] not in self.refused for node in nodes]))
+        return tuple(
+            self._segment(start, stop, native) for start, stop, native in _runs([node.outputs[0] not in self.refused for node in nodes])
+        )
 
     def _segment(self, start: int, stop: int, native: bool) -> Segment:
         nodes = self.graph.nodes[start:stop]

@@ -34,7 +34,9 @@ class Fallback:
                 warnings.simplefilter("ignore")
                 results = evaluator.run(None, dict(feeds))
         except Exception as error:
-            found = ", ".join(f"{name}: {getattr(value, 'dtype', type(value).__name__)}{getattr(value, 'shape', '')}" for name, value in feeds.items())
+            found = ", ".join(
+                f"{name}: {getattr(value, 'dtype', type(value).__name__)}{getattr(value, 'shape', '')}" for name, value in feeds.items()
+            )
             reason = " ".join(str(error).split())[:200]
             raise InputError(f"operator {node.op} ({node.outputs[0]!r}) failed on the fallback for {found}: {reason}") from error
         return [np.asarray(result) if isinstance(result, (np.generic, float, int)) else result for result in results]

@@ -55,8 +55,16 @@ class Context:
 class Instance:
     """A program with concrete shapes: the table's template and where the caller's addresses go."""
 
-    def __init__(self, lowered: Lowered, variant: Variant, numbers: Numbers, layout: Layout, addresses: Mapping[tuple[str, str], int], config: Config,
-                 keep: Sequence[Array]) -> None:
+    def __init__(
+        self,
+        lowered: Lowered,
+        variant: Variant,
+        numbers: Numbers,
+        layout: Layout,
+        addresses: Mapping[tuple[str, str], int],
+        config: Config,
+        keep: Sequence[Array],
+    ) -> None:
         self.outputs = tuple((value.name, value.type) for value in lowered.outputs)
         self.cost_ns, self.layout = lowered.cost_ns, layout
         self._keep, self._memory = keep, config.memory
@@ -171,7 +179,9 @@ class Program:
             symbol, elf = stored
         library = load_object(elf, (symbol,))
         variant = Variant(shape, fixed, library, library[symbol], text, stored is not None, time.perf_counter() - begin)
-        log.info("%s: %d steps %s in %.2f s", self.graph.name, len(shape.steps), "loaded" if variant.cached else "compiled", variant.seconds)
+        log.info(
+            "%s: %d steps %s in %.2f s", self.graph.name, len(shape.steps), "loaded" if variant.cached else "compiled", variant.seconds
+        )
         self._variants.append(variant)
         return variant
 

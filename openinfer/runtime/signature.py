@@ -14,7 +14,9 @@ from openinfer.ir.graph import ITEM_BYTES, Array, Signature, TensorType
 def check(inputs: Mapping[str, Any], signatures: Sequence[Signature], in_place: bool = False) -> dict[str, Any]:
     """The inputs in signature order, C-contiguous. With `in_place`, an array that would need a copy is an error."""
     if not isinstance(inputs, Mapping):
-        raise InputError(f"found {type(inputs).__name__} as inputs; allowed: a mapping of {', '.join(s.name for s in signatures)} to arrays")
+        raise InputError(
+            f"found {type(inputs).__name__} as inputs; allowed: a mapping of {', '.join(s.name for s in signatures)} to arrays"
+        )
     names = [signature.name for signature in signatures]
     for name in inputs:
         if name not in names:
@@ -29,7 +31,9 @@ def check(inputs: Mapping[str, Any], signatures: Sequence[Signature], in_place: 
 
 
 def probes(signatures: Sequence[Signature]) -> list[tuple[TensorType, ...]]:
-    """Example input types to compile for: symbols bound to three different sizes; one example where nothing varies; none where a rank is unknown."""
+    """Example input types to compile for: symbols bound to three different sizes; one example where nothing varies; none where a rank
+    is unknown.
+    """
     if any(signature.shape is None for signature in signatures):
         return []
     symbols = sorted({d for s in signatures for d in s.shape or () if isinstance(d, str)})
@@ -37,7 +41,8 @@ def probes(signatures: Sequence[Signature]) -> list[tuple[TensorType, ...]]:
     if len(symbols) > 1:
         bindings = bindings[1:]
     return [
-        tuple(TensorType(s.dtype, tuple(binding[d] if isinstance(d, str) else d for d in s.shape or ())) for s in signatures) for binding in bindings
+        tuple(TensorType(s.dtype, tuple(binding[d] if isinstance(d, str) else d for d in s.shape or ())) for s in signatures)
+        for binding in bindings
     ]
 
 
@@ -81,7 +86,9 @@ def _checked(value: Any, signature: Signature, symbols: dict[str, tuple[int, str
         _bind(array.shape, signature, symbols)
     if not (array.flags.c_contiguous and array.flags.aligned):
         if in_place:
-            raise InputError(f"input {name!r}: found strides {array.strides}; bind uses the array in place: pass np.ascontiguousarray of it")
+            raise InputError(
+                f"input {name!r}: found strides {array.strides}; bind uses the array in place: pass np.ascontiguousarray of it"
+            )
         array = np.require(array, requirements=["C", "A"])
     return array
 
