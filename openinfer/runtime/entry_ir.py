@@ -214,9 +214,7 @@ typed:
   %same.type = icmp eq i64 %number, %wanted
   %order.at = getelementptr i8, ptr %descr, i64 $DESCR_BYTEORDER
   %order = load i8, ptr %order.at
-  %native = icmp eq i8 %order, 61
-  %none = icmp eq i8 %order, 124
-  %readable = or i1 %native, %none
+  %readable = icmp ne i8 %order, 62  ; '>'
   %type.fits = and i1 %same.type, %readable
   %flags.at = getelementptr i8, ptr %array, i64 $ARRAY_FLAGS
   %flags = load i32, ptr %flags.at
