@@ -16,19 +16,23 @@ import numpy as np
 
 from openinfer.codegen.lowering import Refused
 from openinfer.config import Config
-from openinfer.errors import ConfigError, InputError, OpenInferError, ProvenanceError
+from openinfer.errors import InputError, OpenInferError, ProvenanceError
 from openinfer.frontend.onnx_model import read
 from openinfer.ir.graph import Graph, Signature, TensorType
 from openinfer.machine import host
 from openinfer.ops import fusible
 from openinfer.ops._base import Target
 from openinfer.passes.pipeline import optimize
+from openinfer.runtime.entry import Runner
 from openinfer.runtime.executor import Executor, Price, address
 from openinfer.runtime.fallback import Fallback
+from openinfer.runtime.pool import Pool
 from openinfer.runtime.program import Context
 from openinfer.runtime.signature import check, probes
 
 log = logging.getLogger("openinfer")
+
+KEPT_RUNNERS = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +49,7 @@ class Statistics:
     compile_s: float
     load_s: float
     fallback: dict[str, str]
+    pool: dict[str, Any]
 
 
 class BoundCall:
@@ -63,7 +68,9 @@ class BoundCall:
 
 
 def _bound(context: Context, inputs: dict[str, Any], outputs: dict[str, Any]) -> BoundCall:
-    """A `BoundCall` whose type calls the native entry itself: a builtin in the type's `__call__` takes no `self` and costs no Python frame."""
+    """A `BoundCall` whose type calls the native entry itself: a builtin in the type's `__call__` takes no `self` and costs no Python
+    frame.
+    """
     kind = type("BoundCall", (BoundCall,), {"__slots__": (), "__call__": context.call, "__doc__": BoundCall.__doc__})
     call: BoundCall = kind(context, inputs, outputs)
     return call
@@ -74,25 +81,29 @@ class Engine:
 
     def __init__(self, graph: Graph, config: Config, watch: Callable[[str, Graph], None] | None = None) -> None:
         begin = time.perf_counter()
-        if config.engine.threads > 1:
-            raise ConfigError(f"engine.threads = {config.engine.threads}; this version runs a call on 1 thread; set it to 1")
         self.config = config
         self.inputs: tuple[Signature, ...] = graph.inputs
         self.outputs: tuple[Signature, ...] = graph.outputs
         fallback = Fallback()
+        knobs = config.engine
+        self._pool = Pool(knobs.threads, wait=knobs.wait, spin_us=knobs.spin_us, pin=knobs.pin) if knobs.threads > 1 else None
         target = Target(host(), config.engine)
         optimized = optimize(graph, config.engine.precision, fallback.evaluate, fusible.ACTIVATIONS, watch)
-        self._executor = Executor(optimized, target, config, fallback)
+        self._executor = Executor(optimized, target, config, fallback, self._pool)
         self._bound = 0
         self._closed = False
         self._lock = threading.Lock()
+        self._runners: dict[tuple[tuple[int, ...], ...], Runner] = {}
+        self._fast: Callable[[Any], dict[str, Any] | None] = _no_fast_path
         self._prepare()
         self._load_s = time.perf_counter() - begin
 
     def run(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        """Outputs by name, freshly allocated. `inputs` maps every input to an array of the signature's dtype and shape; `InputError` otherwise."""
-        self._open()
-        return self._executor.run(check(inputs, self.inputs))
+        """Outputs by name, freshly allocated. `inputs` maps every input to an array of the signature's dtype and shape; `InputError`
+        otherwise.
+        """
+        results = self._fast(inputs)
+        return results if results is not None else self._run_other(inputs)
 
     def bind(self, inputs: Mapping[str, Any], outputs: Mapping[str, Any] | None = None) -> BoundCall:
         """Fix the arrays that a call reads and writes; the call itself then checks, copies and allocates nothing.
@@ -104,12 +115,16 @@ class Engine:
         arrays = check(inputs, self.inputs, in_place=True)
         program = self._executor.program
         if program is None:
-            raise InputError(f"bind needs a model that is compiled as a whole; on the fallback: {', '.join(self._executor.refused)}; use run")
+            raise InputError(
+                f"bind needs a model that is compiled as a whole; on the fallback: {', '.join(self._executor.refused)}; use run"
+            )
         try:
             instance = program.instance(tuple(TensorType(array.dtype.name, array.shape) for array in arrays.values()))
         except Refused as refusal:
             self._executor.refuse(refusal)
-            raise InputError(f"bind: {refusal.node.op} {refusal.node.outputs[0]!r} is not compiled for these shapes: {refusal.reason}; use run") from None
+            raise InputError(
+                f"bind: {refusal.node.op} {refusal.node.outputs[0]!r} is not compiled for these shapes: {refusal.reason}; use run"
+            ) from None
         made = {name: np.empty(kind.shape, kind.dtype) for name, kind in instance.outputs}
         for name, array in (outputs or {}).items():
             if name not in made:
@@ -149,6 +164,7 @@ class Engine:
             compile_s=sum(variant.seconds for variant in variants),
             load_s=self._load_s,
             fallback=dict(self._executor.refused),
+            pool=self._pool.statistics() if self._pool is not None else {},
         )
 
     def source(self) -> str:
@@ -159,12 +175,38 @@ class Engine:
     def close(self) -> None:
         """Refuse further calls; bound calls made before keep their own memory."""
         self._closed = True
+        self._fast = _no_fast_path
+        self._runners.clear()
+        if self._pool is not None:
+            self._pool.close()
 
     def __enter__(self) -> Engine:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _run_other(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Requests that the last shape's fast path does not take: another shape, an array to convert, a mistake."""
+        self._open()
+        arrays = check(inputs, self.inputs)
+        key = tuple(array.shape if isinstance(array, np.ndarray) else () for array in arrays.values())
+        runner = self._runners.get(key)
+        if runner is None:
+            results = self._executor.run(arrays)
+            program = self._executor.program
+            if program is not None:
+                types = tuple(TensorType(array.dtype.name, array.shape) for array in arrays.values())
+                runner = program.instance(types).runner()
+                with self._lock:
+                    while len(self._runners) >= KEPT_RUNNERS:
+                        self._runners.pop(next(iter(self._runners)))
+                    self._runners[key] = runner
+                    self._fast = self._fast if self._closed else runner.run
+            return results
+        self._fast = runner.run
+        results = runner.run(arrays)
+        return results if results is not None else self._executor.run(arrays)
 
     def _open(self) -> None:
         if self._closed:
@@ -181,9 +223,16 @@ class Engine:
                 self._executor.refuse(refusal)
 
 
+def _no_fast_path(inputs: Any) -> None:
+    """Before the first request, and after the last."""
+    return None
+
+
 def load(
-    model: str | os.PathLike[str] | bytes | Any, config: Config | str | os.PathLike[str] | Mapping[str, Any] | None = None,
-    *, watch: Callable[[str, Graph], None] | None = None,
+    model: str | os.PathLike[str] | bytes | Any,
+    config: Config | str | os.PathLike[str] | Mapping[str, Any] | None = None,
+    *,
+    watch: Callable[[str, Graph], None] | None = None,
 ) -> Engine:
     """Compile a model (a path, bytes, or an `onnx.ModelProto`).
 

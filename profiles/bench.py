@@ -1,4 +1,5 @@
-"""Times a model's calls beside other engines: one process, one thread, rounds that visit every side in shuffled order, a new input each round.
+"""Times a model's calls beside other engines: one process, one thread, rounds that visit every side in shuffled order, a new input each
+round.
 
 Each OpenInfer call is compared with the peers' call of the same kind: addresses bound beforehand and the input refilled outside the clock
 (`bound`), the refill inside it (`refill`), or the convenient call that takes and returns arrays (`run`).
@@ -75,8 +76,13 @@ def bench(model: str, config: Any, against: Sequence[str], batch: int, seconds: 
         for name in against:
             contenders += PEERS[name](model, inputs[0])
         samples = _interleave(contenders, inputs, rng, seconds)
-    sides = [Side(c.name, c.kind, *(float(v) for v in np.percentile(samples[c.name], [50, 99]))) for c in contenders]
+    sides = [_side(c, samples[c.name]) for c in contenders]
     return BenchResult(model, batch, len(samples[contenders[0].name]), _clock_ns(), [_compared(side, sides) for side in sides])
+
+
+def _side(contender: Contender, samples: Sequence[int]) -> Side:
+    p50, p99 = np.percentile(samples, [50, 99])
+    return Side(contender.name, contender.kind, float(p50), float(p99))
 
 
 def _interleave(contenders: Sequence[Contender], inputs: Sequence[Mapping[str, Array]], rng: Any, seconds: float) -> dict[str, list[int]]:
@@ -160,12 +166,18 @@ def _single_row_fast(lightgbm: Any, text: Path, first: Mapping[str, Array]) -> C
 
     library = lightgbm.basic._LIB
     booster = lightgbm.Booster(model_file=str(text))
-    (name, row), = first.items()
+    ((name, row),) = first.items()
     mine, out, length = np.ascontiguousarray(row[0]), np.empty(1), ctypes.c_int64()
     fast = ctypes.c_void_p()
     status = library.LGBM_BoosterPredictForMatSingleRowFastInit(
-        booster._handle, ctypes.c_int(0), ctypes.c_int(0), ctypes.c_int(-1), ctypes.c_int(0), ctypes.c_int32(mine.size),
-        ctypes.c_char_p(b"num_threads=1"), ctypes.byref(fast),
+        booster._handle,
+        ctypes.c_int(0),
+        ctypes.c_int(0),
+        ctypes.c_int(-1),
+        ctypes.c_int(0),
+        ctypes.c_int32(mine.size),
+        ctypes.c_char_p(b"num_threads=1"),
+        ctypes.byref(fast),
     )
     if status:
         raise InputError(f"LightGBM refuses {text}: {library.LGBM_GetLastError()}")
@@ -192,7 +204,7 @@ def _fill(mine: Mapping[str, Array], inputs: Mapping[str, Array]) -> None:
 
 def _refill(mine: Mapping[str, Array], held: Mapping[str, Any], call: Callable[[], object]) -> Callable[[], None]:
     if len(mine) == 1:
-        (name, array), = mine.items()
+        ((name, array),) = mine.items()
 
         def one() -> None:
             array[...] = held["inputs"][name]

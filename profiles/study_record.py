@@ -171,8 +171,18 @@ class StudyRecord:
 def _build(kind: Any, values: Any) -> Any:
     """A dataclass from `dataclasses.asdict` of one, nested ones included."""
     nested = {
-        "verdict": Verdict, "trust": Trust, "slos": SloCheck, "arms": Arm, "steps": KnobStep, "trials": Trial, "curves": Curve,
-        "ratio": Interval, "objective": Interval, "p50_ns": Interval, "p99_ns": Interval, "p999_ns": Interval,
+        "verdict": Verdict,
+        "trust": Trust,
+        "slos": SloCheck,
+        "arms": Arm,
+        "steps": KnobStep,
+        "trials": Trial,
+        "curves": Curve,
+        "ratio": Interval,
+        "objective": Interval,
+        "p50_ns": Interval,
+        "p99_ns": Interval,
+        "p999_ns": Interval,
     }
     built = {}
     for name, value in values.items():

@@ -61,7 +61,9 @@ def run_node(
                     addresses.append(packed[operand.key].ctypes.data)
                 elif isinstance(operand, Scratch):
                     if operand.name not in scratch:
-                        scratch[operand.name] = _aligned(np.full(operand.size_bytes * (threads if operand.per_thread else 1) + 64, 0xFF, np.uint8))
+                        scratch[operand.name] = _aligned(
+                            np.full(operand.size_bytes * (threads if operand.per_thread else 1) + 64, 0xFF, np.uint8)
+                        )
                     addresses.append(scratch[operand.name].ctypes.data + (thread * operand.size_bytes if operand.per_thread else 0))
                 else:
                     addresses.append(storage[operand.name].ctypes.data)
@@ -73,7 +75,9 @@ def run_node(
     return [None if output is None else storage[output.name] for output in outputs]
 
 
-def make_node(op: str, inputs: Sequence[str], outputs: Sequence[str] = ("y",), *, version: int = 22, domain: str = "", **attributes: Any) -> Node:
+def make_node(
+    op: str, inputs: Sequence[str], outputs: Sequence[str] = ("y",), *, version: int = 22, domain: str = "", **attributes: Any
+) -> Node:
     """A node as the frontend makes it: attribute values are numbers, strings, arrays or tuples of them."""
     return Node(op, tuple(inputs), tuple(outputs), attributes, domain, version)
 

@@ -12,12 +12,16 @@ from onnx import TensorProto, helper, numpy_helper
 
 
 def model(
-    nodes: Sequence[onnx.NodeProto], inputs: Mapping[str, tuple[int, Sequence[Any]]], outputs: Mapping[str, tuple[int, Sequence[Any] | None]],
-    constants: Mapping[str, np.ndarray] | None = None, opset: int = 17,
+    nodes: Sequence[onnx.NodeProto],
+    inputs: Mapping[str, tuple[int, Sequence[Any]]],
+    outputs: Mapping[str, tuple[int, Sequence[Any] | None]],
+    constants: Mapping[str, np.ndarray] | None = None,
+    opset: int = 17,
 ) -> onnx.ModelProto:
     """A checked model; `inputs` and `outputs` map a name to (element type, shape)."""
     graph = helper.make_graph(
-        list(nodes), "test",
+        list(nodes),
+        "test",
         [helper.make_tensor_value_info(name, kind, shape) for name, (kind, shape) in inputs.items()],
         [helper.make_tensor_value_info(name, kind, shape) for name, (kind, shape) in outputs.items()],
         [numpy_helper.from_array(value, name) for name, value in (constants or {}).items()],

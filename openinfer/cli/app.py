@@ -11,7 +11,12 @@ from openinfer import __version__
 from openinfer.cli import bench, check, configuration, doctor, run
 from openinfer.errors import OpenInferError
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Find and run the fastest correct configuration of a model.")
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Find and run the fastest correct configuration of a model.",
+)
 
 
 def _version(wanted: bool) -> None:

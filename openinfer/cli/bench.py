@@ -32,6 +32,14 @@ def bench(
         return
     for name, result in results.items():
         print(f"{name}: batch {batch}, one thread, {result.rounds} interleaved rounds, distinct inputs")
-        rows = [(side.name, f"{side.p50_ns / 1e3:.3f}", f"{side.p99_ns / 1e3:.3f}", side.against or "", f"{side.ratio:.2f}" if side.ratio else "")
-                for side in result.sides]
+        rows = [
+            (
+                side.name,
+                f"{side.p50_ns / 1e3:.3f}",
+                f"{side.p99_ns / 1e3:.3f}",
+                side.against or "",
+                f"{side.ratio:.2f}" if side.ratio else "",
+            )
+            for side in result.sides
+        ]
         print_table(("call", "p50 µs", "p99 µs", "faster than", "by a factor of"), rows)

@@ -20,7 +20,10 @@ def show(file: File, json: Json = False) -> None:
     if json:
         print_json(config.model_dump(mode="json"))
         return
-    print_table(("knob", "value", "default"), [(name, value, "" if value == defaults[name] else defaults[name]) for name, value in config.knobs().items()])
+    print_table(
+        ("knob", "value", "default"),
+        [(name, value, "" if value == defaults[name] else defaults[name]) for name, value in config.knobs().items()],
+    )
     for title, table in (("evidence", config.evidence), ("provenance", config.provenance)):
         for key, value in table.items():
             print(f"{title}.{key} = {value}")

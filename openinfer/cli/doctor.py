@@ -21,10 +21,18 @@ def doctor(
     """Print what this machine offers and what is installed."""
     machine = host()
     report: dict[str, Any] = {
-        "openinfer": __version__, "python": platform.python_version(),
-        "cpu": machine.cpu, "isa": machine.isa, "vector_bytes": machine.vector_bytes, "processors": len(machine.processors),
-        "l1_bytes": machine.l1_bytes, "l2_bytes": machine.l2_bytes, "l3_bytes": machine.l3_bytes, "fingerprint": machine.fingerprint,
-        "cache": str(object_cache.folder()), "cached_objects": len(list(object_cache.folder().glob("*.o"))),
+        "openinfer": __version__,
+        "python": platform.python_version(),
+        "cpu": machine.cpu,
+        "isa": machine.isa,
+        "vector_bytes": machine.vector_bytes,
+        "processors": len(machine.processors),
+        "l1_bytes": machine.l1_bytes,
+        "l2_bytes": machine.l2_bytes,
+        "l3_bytes": machine.l3_bytes,
+        "fingerprint": machine.fingerprint,
+        "cache": str(object_cache.folder()),
+        "cached_objects": len(list(object_cache.folder().glob("*.o"))),
     }
     report |= {name: _version(name) for name in ("numpy", "numba", "llvmlite", "onnx", "optuna", "onnxruntime", "lightgbm")}
     if clear_cache:

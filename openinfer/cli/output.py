@@ -15,7 +15,13 @@ ConfigFile = Annotated[str | None, typer.Option("--config", help="Configuration 
 
 def print_json(value: Any) -> None:
     """One JSON document; dataclasses become objects."""
-    print(json.dumps(value, indent=1, default=lambda item: dataclasses.asdict(item) if dataclasses.is_dataclass(item) else str(item)))
+    print(
+        json.dumps(
+            value,
+            indent=1,
+            default=lambda item: dataclasses.asdict(item) if dataclasses.is_dataclass(item) and not isinstance(item, type) else str(item),
+        )
+    )
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

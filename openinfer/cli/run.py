@@ -21,7 +21,9 @@ def run(
     input: Annotated[str, typer.Option("--input", help="npz with one array per model input.")],
     output: Annotated[str | None, typer.Option("--output", help="npz to write the outputs to.")] = None,
     config: ConfigFile = None,
-    verify: Annotated[bool, typer.Option("--verify", help="Compare with onnx.reference in float64; exit 1 beyond 1e-5 of the largest value.")] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Compare with onnx.reference in float64; exit 1 beyond 1e-5 of the largest value.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Run a model once on the arrays of a file."""
@@ -39,7 +41,9 @@ def run(
     errors = _errors(model, arrays, results) if verify else {}
     summary = {
         "outputs": {name: {"dtype": str(value.dtype), "shape": list(value.shape)} for name, value in results.items()},
-        "seconds": seconds, "written": output, "errors": errors,
+        "seconds": seconds,
+        "written": output,
+        "errors": errors,
     }
     if json:
         print_json(summary)
@@ -73,7 +77,9 @@ def _errors(model: str, arrays: dict[str, Any], results: dict[str, Any]) -> dict
         reference = np.asarray(expected[name])
         if reference.dtype.kind == "f":
             finite = np.isfinite(reference)
-            same = (np.isnan(reference) == np.isnan(value)).all() and (reference[~finite] == value[~finite])[~np.isnan(reference[~finite])].all()
+            same = (np.isnan(reference) == np.isnan(value)).all() and (reference[~finite] == value[~finite])[
+                ~np.isnan(reference[~finite])
+            ].all()
             scale = np.abs(reference[finite]).max(initial=0.0) or 1.0
             errors[name] = float(np.abs(value[finite] - reference[finite]).max(initial=0.0) / scale) if same else float("inf")
         else:

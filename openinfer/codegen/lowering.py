@@ -1,4 +1,6 @@
-"""Graph + concrete input types → a flat list of kernel steps. Shape arithmetic and other known values are computed here, not at run time."""
+"""Graph + concrete input types → a flat list of kernel steps. Shape arithmetic and other known values are computed here, not at run
+time.
+"""
 
 from __future__ import annotations
 
@@ -115,7 +117,12 @@ def _fold(node: Node, arguments: Sequence[Value | None], evaluate: Evaluate) -> 
         size = np.asarray(arguments[0].type.count, np.int64)
         return [Value(node.outputs[0], TensorType("int64", ()), size)]
     present = [value for value in arguments if value is not None]
-    if not present or node.captures or node.op in RANDOM or any(value.data is None or value.type.count > FOLD_ELEMENTS for value in present):
+    if (
+        not present
+        or node.captures
+        or node.op in RANDOM
+        or any(value.data is None or value.type.count > FOLD_ELEMENTS for value in present)
+    ):
         return None
     if node.op in GROWING and not _stays_small(node, present):
         return None
@@ -125,7 +132,8 @@ def _fold(node: Node, arguments: Sequence[Value | None], evaluate: Evaluate) -> 
     constant = all(value.constant for value in present)
     return [
         Value(name, TensorType(result.dtype.name, result.shape), result, constant)
-        for name, result in zip(node.outputs, results, strict=False) if name
+        for name, result in zip(node.outputs, results, strict=False)
+        if name
     ]
 
 
@@ -143,6 +151,7 @@ def _stays_small(node: Node, present: Sequence[Value]) -> bool:
 def _scoped(step: Step, node: Node) -> Step:
     """Scratch names made unique to the node."""
     operands = tuple(
-        dataclasses.replace(operand, name=f"{node.outputs[0]}/{operand.name}") if isinstance(operand, Scratch) else operand for operand in step.operands
+        dataclasses.replace(operand, name=f"{node.outputs[0]}/{operand.name}") if isinstance(operand, Scratch) else operand
+        for operand in step.operands
     )
     return dataclasses.replace(step, operands=operands)

@@ -30,7 +30,15 @@ def folder() -> Path:
 def key(source: str, kernels: Sequence[tuple[str, dict[str, Hashable]]]) -> str:
     """Hash of the program, its kernels, the package's source, the compiler's versions and the machine."""
     machine = host()
-    parts = (source, repr(kernels), _package_hash(), llvmlite.__version__, importlib.metadata.version("numba"), machine.cpu, machine.features)
+    parts = (
+        source,
+        repr(kernels),
+        _package_hash(),
+        llvmlite.__version__,
+        importlib.metadata.version("numba"),
+        machine.cpu,
+        machine.features,
+    )
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 

@@ -2,8 +2,15 @@
 
     def program(table, thread, threads):
         t = i64(table)
-        k0(t[8], t[9], t[10], t[11], 1, 64, 40, 64, 0, 1)     # kernel(addresses, sizes, low, high): numbers seen to be fixed are literals
-        k1(t[11], t[12], t[14], t[15], 0, t[15])              # ... the others are read from the table
+        if threads < 2:
+            k0(t[8], t[9], t[10], t[11], 1, 64, 40, 64, 0, 1)     # kernel(addresses, sizes, low, high): fixed numbers are literals
+            k1(t[11], t[12], t[14], t[15], 0, t[15])              # ... the others are read from the table
+        else:                                                     # only where the configuration allows threads
+            w = min(threads, t[16])                               # threads that this step is worth
+            if thread < w:
+                k0(t[8], t[9], t[10], t[11], 1, 64, 40, 64, 1 * thread // w, 1 * (thread + 1) // w)
+            barrier(t[1], threads)
+            ...
 
 `table` is an int64 array: a header, one slot per buffer address, one per number that varies with the input shapes.
 """
@@ -14,21 +21,23 @@ import dataclasses
 from collections.abc import Hashable, Sequence
 
 from openinfer.codegen.lowering import Lowered
-from openinfer.ops._base import Operand, Packed, Scratch
+from openinfer.ops._base import Operand, Packed, Scratch, Step
 
 HEADER = 8
-ENTRY, CONTROL, THREADS = 0, 1, 2
+LINE = 64
+SECTION_NS = 2_000  # a step shorter than this is not worth a second thread
 
 Buffer = tuple[str, str]
 
 
 @dataclasses.dataclass(frozen=True)
 class StepShape:
-    """What of a step is compiled in: the kernel, its statics, which buffers it takes."""
+    """What of a step is compiled in: the kernel, its statics, which buffers it takes, which of them every thread has its own part of."""
 
     kernel: str
     statics: tuple[tuple[str, Hashable], ...]
     buffers: tuple[int, ...]
+    private: tuple[bool, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,9 +52,14 @@ Numbers = tuple[tuple[int, ...], ...]
 Literals = tuple[tuple[int | None, ...], ...]
 
 
-def skeleton(lowered: Lowered) -> tuple[Skeleton, Numbers]:
-    """The skeleton and, per step, its numbers: the sizes, then the number of blocks."""
-    written = {("value", operand.name) for step in lowered.steps for i in step.writes if not isinstance(operand := step.operands[i], (Packed, Scratch))}
+def skeleton(lowered: Lowered, threads: int) -> tuple[Skeleton, Numbers]:
+    """The skeleton and, per step, its numbers: the sizes, the blocks, the threads that it is worth, and the stride of private buffers."""
+    written = {
+        ("value", operand.name)
+        for step in lowered.steps
+        for i in step.writes
+        if not isinstance(operand := step.operands[i], (Packed, Scratch))
+    }
     outputs = {root: name for name, root in lowered.buffers.items()}
     inputs = {value.name for value in lowered.inputs}
     positions: dict[Buffer, int] = {}
@@ -70,9 +84,25 @@ def skeleton(lowered: Lowered) -> tuple[Skeleton, Numbers]:
     for name in inputs:
         positions.setdefault(("input", name), len(positions))
     steps = tuple(
-        StepShape(step.kernel, tuple(sorted(step.statics.items())), tuple(position(operand) for operand in step.operands)) for step in lowered.steps
+        StepShape(
+            step.kernel,
+            tuple(sorted(step.statics.items())),
+            tuple(position(operand) for operand in step.operands),
+            tuple(isinstance(operand, Scratch) and operand.per_thread for operand in step.operands),
+        )
+        for step in lowered.steps
     )
-    return Skeleton(steps, tuple(positions)), tuple((*step.sizes, step.blocks) for step in lowered.steps)
+    return Skeleton(steps, tuple(positions)), tuple(_numbers(step, threads) for step in lowered.steps)
+
+
+def _numbers(step: Step, threads: int) -> tuple[int, ...]:
+    stride = max((private_bytes(o) for o in step.operands if isinstance(o, Scratch) and o.per_thread), default=0)
+    return (*step.sizes, step.blocks, threads if step.cost_ns > SECTION_NS else 1, stride)
+
+
+def private_bytes(scratch: Scratch) -> int:
+    """Bytes of one thread's part, in whole cache lines."""
+    return -(-scratch.size_bytes // LINE) * LINE
 
 
 def literals(examples: Sequence[Numbers]) -> Literals:
@@ -92,17 +122,33 @@ def varying(numbers: Numbers, fixed: Literals) -> list[int]:
     return [n for row, kept in zip(numbers, fixed, strict=True) for n, f in zip(row, kept, strict=True) if f is None]
 
 
-def source(shape: Skeleton, fixed: Literals) -> tuple[str, list[tuple[str, dict[str, Hashable]]]]:
-    """The program's Python source and the kernels it calls as k0, k1, …"""
+def source(shape: Skeleton, fixed: Literals, threads: int) -> tuple[str, list[tuple[str, dict[str, Hashable]]]]:
+    """The program's Python source and the kernels it calls as k0, k1, …; `threads` above 1 adds the parallel body."""
     kernels: dict[tuple[str, tuple[tuple[str, Hashable], ...]], int] = {}
     slot = HEADER + len(shape.buffers)
-    lines = ["def program(table, thread, threads):", "    t = i64(table)"]
+    alone: list[str] = []
+    together: list[str] = []
     for step, kept in zip(shape.steps, fixed, strict=True):
-        index = kernels.setdefault((step.kernel, step.statics), len(kernels))
+        name = f"k{kernels.setdefault((step.kernel, step.statics), len(kernels))}"
         numbers = []
         for value in kept:
             numbers.append(str(value) if value is not None else f"t[{slot}]")
             slot += value is None
-        arguments = [f"t[{HEADER + buffer}]" for buffer in step.buffers] + numbers[:-1] + ["0", numbers[-1]]
-        lines.append(f"    k{index}({', '.join(arguments)})")
+        *sizes, blocks, limit, stride = numbers
+        addresses = [f"t[{HEADER + buffer}]" for buffer in step.buffers]
+        own = [f"{address} + thread * {stride}" if private else address for address, private in zip(addresses, step.private, strict=True)]
+        alone.append(f"{name}({', '.join([*addresses, *sizes, '0', blocks])})")
+        share = [f"{blocks} * thread // w", f"{blocks} * (thread + 1) // w"]
+        together += [
+            f"w = min(threads, {limit})",
+            "if thread < w:",
+            f"    {name}({', '.join([*own, *sizes, *share])})",
+            "barrier(t[1], threads)",
+        ]
+    lines = ["def program(table, thread, threads):", "    t = i64(table)"]
+    if threads < 2:
+        lines += [f"    {line}" for line in alone]
+    else:
+        lines += ["    if threads < 2:", *(f"        {line}" for line in alone or ["return"])]
+        lines += ["    else:", *(f"        {line}" for line in together or ["return"])]
     return "\n".join(lines) + "\n", [(kernel, dict(statics)) for kernel, statics in kernels]

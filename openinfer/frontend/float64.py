@@ -14,7 +14,9 @@ from openinfer.ir.graph import Array
 
 
 def widen(model: Any) -> Any:
-    """A copy of the model in float64: inputs, outputs, weights, constants and casts. Operators that fix their own types are left as they are."""
+    """A copy of the model in float64: inputs, outputs, weights, constants and casts. Operators that fix their own types are left as
+    they are.
+    """
     wide = onnx.ModelProto()
     wide.CopyFrom(model)
     for tensor in wide.graph.initializer:

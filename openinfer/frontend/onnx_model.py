@@ -23,7 +23,8 @@ DOMAINS = {"": onnx.defs.onnx_opset_version(), "ai.onnx.ml": 5, "ai.onnx.preview
 def read(model: str | os.PathLike[str] | bytes | onnx.ModelProto) -> Graph:
     """The model as a verified graph.
 
-    Raises `ModelError` for a file that is missing, corrupt or newer than this version knows, `HostileModelError` for one that names data outside itself.
+    Raises `ModelError` for a file that is missing, corrupt or newer than this version knows, `HostileModelError` for one that names
+    data outside itself.
     """
     proto, source = _proto(model)
     if not proto.HasField("graph"):
@@ -61,7 +62,9 @@ def _proto(model: str | os.PathLike[str] | bytes | onnx.ModelProto) -> tuple[onn
     try:
         proto.ParseFromString(data)
     except (DecodeError, RuntimeError) as error:
-        raise ModelError(f"{source}: found {len(data)} bytes that are not an ONNX model: {_one_line(error)}; export the model again") from None
+        raise ModelError(
+            f"{source}: found {len(data)} bytes that are not an ONNX model: {_one_line(error)}; export the model again"
+        ) from None
     return proto, source
 
 
@@ -72,7 +75,9 @@ def _versions(proto: onnx.ModelProto, source: str) -> dict[str, int]:
         newest = DOMAINS.get(domain)
         if newest is not None and not FIRST_OPSET <= entry.version <= newest:
             name = domain or "ai.onnx"
-            raise ModelError(f"{source}: found opset {entry.version} of {name}; allowed: {FIRST_OPSET} to {newest}; export for one of these")
+            raise ModelError(
+                f"{source}: found opset {entry.version} of {name}; allowed: {FIRST_OPSET} to {newest}; export for one of these"
+            )
         versions[domain] = entry.version
     return versions
 
@@ -118,7 +123,14 @@ def _node(proto: Any, versions: dict[str, int]) -> Node:
     while outputs and not outputs[-1]:
         outputs.pop()
     return Node(
-        proto.op_type, tuple(proto.input), tuple(outputs), attributes, domain, versions.get(domain, 0), proto.name, tuple(dict.fromkeys(captures))
+        proto.op_type,
+        tuple(proto.input),
+        tuple(outputs),
+        attributes,
+        domain,
+        versions.get(domain, 0),
+        proto.name,
+        tuple(dict.fromkeys(captures)),
     )
 
 

@@ -12,7 +12,9 @@ def verify(graph: Graph, after: str) -> Graph:
     for node in graph.nodes:
         for name in node.reads:
             if name not in written:
-                raise ModelError(f"after {after}: node {node.name or node.op!r} reads {name!r} before anything writes it; the graph must be sorted")
+                raise ModelError(
+                    f"after {after}: node {node.name or node.op!r} reads {name!r} before anything writes it; the graph must be sorted"
+                )
         for name in node.outputs:
             if name in written:
                 raise ModelError(f"after {after}: {name!r} is written twice; every value has one writer")

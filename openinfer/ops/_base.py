@@ -25,7 +25,9 @@ class NotCompiled(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Value:
-    """An input or output of a node. `data` is set where its content is known before the call; `constant` where it is the same in every call."""
+    """An input or output of a node. `data` is set where its content is known before the call; `constant` where it is the same in every
+    call.
+    """
 
     name: str
     type: TensorType
@@ -53,7 +55,9 @@ class Packed:
 
 @dataclasses.dataclass(frozen=True)
 class Scratch:
-    """Working memory of one node, alive from its first step that names it to the last. `per_thread` gives every thread its own `size_bytes`."""
+    """Working memory of one node, alive from its first step that names it to the last. `per_thread` gives every thread its own
+    `size_bytes`.
+    """
 
     name: str
     size_bytes: int
@@ -68,7 +72,8 @@ class Step:
     """One kernel call: `kernel(*addresses of operands, *sizes, low, high)` for the blocks [low, high) of `blocks` that a thread takes.
 
     `kernel` is a name in `openinfer.kernels.cpu.registry`; `statics` are the factory's keyword arguments and must be hashable.
-    `writes` are the positions of the operands that the kernel writes. Blocks of one step write disjoint memory; steps are separated by a barrier.
+    `writes` are the positions of the operands that the kernel writes. Blocks of one step write disjoint memory; steps are separated
+    by a barrier.
     `cost_ns` predicts the whole step on one thread; it decides whether threads are worth their price.
     """
 

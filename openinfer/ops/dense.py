@@ -82,8 +82,21 @@ def _product(node: Node, a: Value, weight: Array, bias: Array | None, m: int, ou
     panels = -(-n // width)
     return Step(
         "gemm",
-        {"dtype": dtype, "k": k, "rows": rows, "vectors": vectors, "activation": node.attribute("activation"), "low_bound": low, "high_bound": high},
-        (a, Packed(f"{source}:weight", lambda: pack_panels(weight, width)), Packed(f"{source}:bias", lambda: pad_vector(vector, width)), output),
+        {
+            "dtype": dtype,
+            "k": k,
+            "rows": rows,
+            "vectors": vectors,
+            "activation": node.attribute("activation"),
+            "low_bound": low,
+            "high_bound": high,
+        },
+        (
+            a,
+            Packed(f"{source}:weight", lambda: pack_panels(weight, width)),
+            Packed(f"{source}:bias", lambda: pad_vector(vector, width)),
+            output,
+        ),
         (m, n, k, n),
         -(-m // rows) * panels,
         CALL_NS + 2.0 * m * n * k / FLOPS_PER_NS[dtype],

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from openinfer.ops import dense, softmax
+from openinfer.ops import dense, elementwise, movement, softmax
 from openinfer.ops._base import Operator
 
 OPERATORS: dict[tuple[str, str], Operator] = {
     **dense.OPERATORS,
+    **elementwise.OPERATORS,
+    **movement.OPERATORS,
     **softmax.OPERATORS,
 }
 

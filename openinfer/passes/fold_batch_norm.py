@@ -20,7 +20,12 @@ def fold_batch_norm(graph: Graph) -> Graph:
         if node.op != "Conv" or node.domain or node.outputs[0] in outputs:
             continue
         readers = consumers.get(node.outputs[0], [])
-        if len(readers) != 1 or readers[0].op != "BatchNormalization" or readers[0].attribute("training_mode", 0) or len(readers[0].outputs) != 1:
+        if (
+            len(readers) != 1
+            or readers[0].op != "BatchNormalization"
+            or readers[0].attribute("training_mode", 0)
+            or len(readers[0].outputs) != 1
+        ):
             continue
         norm = readers[0]
         names = (*node.inputs[1:3], *norm.inputs[1:5])

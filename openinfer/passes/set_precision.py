@@ -18,7 +18,9 @@ def set_precision(graph: Graph, dtype: str) -> Graph:
     other = {"float32": "float64", "float64": "float32"}[dtype]
     for node in graph.nodes:
         if node.domain or node.captures:
-            raise ConfigError(f"engine.precision = {dtype!r}: operator {node.domain}:{node.op} fixes its own arithmetic; allowed here: 'model'")
+            raise ConfigError(
+                f"engine.precision = {dtype!r}: operator {node.domain}:{node.op} fixes its own arithmetic; allowed here: 'model'"
+            )
     renamed: dict[str, str] = {}
     nodes: list[Node] = []
     for signature in graph.inputs:
@@ -29,10 +31,14 @@ def set_precision(graph: Graph, dtype: str) -> Graph:
     last = {s.name: f"{s.name}.{dtype}" for s in graph.outputs if s.dtype == other and s.name in produced}
     for node in graph.nodes:
         names = {**renamed, **last}
-        nodes.append(dataclasses.replace(
-            node, inputs=tuple(names.get(n, n) for n in node.inputs), outputs=tuple(last.get(n, n) for n in node.outputs),
-            attributes={key: _attribute(node, key, value, dtype, other) for key, value in node.attributes.items()},
-        ))
+        nodes.append(
+            dataclasses.replace(
+                node,
+                inputs=tuple(names.get(n, n) for n in node.inputs),
+                outputs=tuple(last.get(n, n) for n in node.outputs),
+                attributes={key: _attribute(node, key, value, dtype, other) for key, value in node.attributes.items()},
+            )
+        )
     nodes += [Node("Cast", (inner,), (name,), {"to": ONNX_CODES[other]}, "", 13) for name, inner in last.items()]
     constants = {name: value.astype(dtype) if value.dtype.name == other else value for name, value in graph.constants.items()}
     return graph.with_nodes(nodes, constants)

@@ -17,6 +17,7 @@ from openinfer.ir.graph import Graph, Node, Signature, TensorType
 from openinfer.ops import registry
 from openinfer.ops._base import Target
 from openinfer.runtime.fallback import Fallback
+from openinfer.runtime.pool import Pool
 from openinfer.runtime.program import Instance, Program
 
 
@@ -48,8 +49,9 @@ class Price:
 class Executor:
     """Graph → results, by name. Safe to call from several threads."""
 
-    def __init__(self, graph: Graph, target: Target, config: Config, fallback: Fallback) -> None:
+    def __init__(self, graph: Graph, target: Target, config: Config, fallback: Fallback, pool: Pool | None) -> None:
         self.graph, self._target, self._config, self._fallback = graph, target, config, fallback
+        self._pool = pool
         self.refused: dict[str, str] = {
             node.outputs[0]: "no compiled operator of this name" for node in graph.nodes if registry.find(node.domain, node.op) is None
         }
@@ -112,7 +114,7 @@ class Executor:
     def _partition(self) -> tuple[Segment, ...]:
         nodes = self.graph.nodes
         if not nodes:
-            return (Segment((), Program(self.graph, self._target, self._config, self._fallback.evaluate)),)
+            return (Segment((), Program(self.graph, self._target, self._config, self._fallback.evaluate, self._pool)),)
         return tuple(
             self._segment(start, stop, native) for start, stop, native in _runs([node.outputs[0] not in self.refused for node in nodes])
         )
@@ -122,7 +124,7 @@ class Executor:
         if not native:
             return Segment(nodes, None)
         if stop - start == len(self.graph.nodes):
-            return Segment(nodes, Program(self.graph, self._target, self._config, self._fallback.evaluate))
+            return Segment(nodes, Program(self.graph, self._target, self._config, self._fallback.evaluate, self._pool))
         written = {name for node in nodes for name in node.outputs if name}
         read = dict.fromkeys(name for node in nodes for name in node.reads if name not in written and name not in self.graph.constants)
         later = {name for node in self.graph.nodes[stop:] for name in node.reads} | {signature.name for signature in self.graph.outputs}
@@ -133,7 +135,7 @@ class Executor:
             nodes,
             {name: self.graph.constants[name] for node in nodes for name in node.reads if name in self.graph.constants},
         )
-        return Segment(nodes, Program(graph, self._target, self._config, self._fallback.evaluate))
+        return Segment(nodes, Program(graph, self._target, self._config, self._fallback.evaluate, self._pool))
 
 
 def run_program(program: Program, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -39,7 +39,8 @@ class Fallback:
             )
             reason = " ".join(str(error).split())[:200]
             raise InputError(f"operator {node.op} ({node.outputs[0]!r}) failed on the fallback for {found}: {reason}") from error
-        return [np.asarray(result) if isinstance(result, (np.generic, float, int)) else result for result in results]
+        present = iter(np.asarray(result) if isinstance(result, (np.generic, float, int)) else result for result in results)
+        return [next(present) if name else None for name in node.outputs]
 
 
 def _evaluator(node: Node) -> Any:

@@ -13,14 +13,16 @@ import numpy as np
 from openinfer.codegen import object_cache
 from openinfer.codegen.loader import Library, load_object
 from openinfer.codegen.lowering import Lowered, lower
-from openinfer.codegen.program import ENTRY, HEADER, Literals, Numbers, Skeleton, fits, literals, skeleton, source, varying
+from openinfer.codegen.program import HEADER, Literals, Numbers, Skeleton, fits, literals, private_bytes, skeleton, source, varying
 from openinfer.config import Config
 from openinfer.ir.graph import Array, Graph, TensorType
+from openinfer.kernels.cpu import control_block as words
 from openinfer.memory.arena import aligned_copy, allocate
 from openinfer.memory.planner import Layout, Lifetime, plan
 from openinfer.ops._base import Packed, Scratch, Target
 from openinfer.passes.fold_constants import Evaluate
-from openinfer.runtime.entry import bound_call
+from openinfer.runtime.entry import Port, Runner, bound_call
+from openinfer.runtime.pool import Pool
 
 log = logging.getLogger("openinfer")
 
@@ -63,33 +65,48 @@ class Instance:
         layout: Layout,
         addresses: Mapping[tuple[str, str], int],
         config: Config,
+        pool: Pool | None,
         keep: Sequence[Array],
     ) -> None:
+        self.inputs = tuple((value.name, value.type) for value in lowered.inputs)
         self.outputs = tuple((value.name, value.type) for value in lowered.outputs)
         self.cost_ns, self.layout = lowered.cost_ns, layout
-        self._keep, self._memory = keep, config.memory
+        self._keep, self._memory = (keep, pool, variant), config.memory
         slots = {buffer: HEADER + index for index, buffer in enumerate(variant.skeleton.buffers)}
         self.input_slots = {value.name: slots["input", value.name] for value in lowered.inputs}
         self.output_slots = {name: slots["output", name] for name in lowered.buffers}
         tail = varying(numbers, variant.fixed)
         self._template = np.zeros(HEADER + len(slots) + len(tail), np.int64)
-        self._template[ENTRY] = variant.entry
+        self._template[words.TABLE_PROGRAM] = variant.entry
         self._template[HEADER + len(slots) :] = tail
+        # The numbers end with the threads a step is worth, and a stride; where no step is worth two, the pool is left alone.
+        if pool is not None and any(row[-2] > 1 for row in numbers):
+            self._template[words.TABLE_CONTROL], self._template[words.TABLE_THREADS] = pool.address, pool.threads
         for buffer, address in addresses.items():
             self._template[slots[buffer]] = address
         self._arena_slots = [(slots[buffer], layout.offsets[buffer[1]]) for buffer in slots if buffer[0] in ("arena", "scratch")]
         self._free: list[Context] = []
+        self._arenas: list[Array] = []
         self.contexts = 0
+
+    def runner(self) -> Runner:
+        """The fast path of `Engine.run` for these shapes; the runner holds the instance, and each of its tables has an arena."""
+
+        def ports(tensors: Sequence[tuple[str, TensorType]], slots: Mapping[str, int]) -> list[Port]:
+            return [Port(name, kind.dtype, kind.shape, slots[name]) for name, kind in tensors]
+
+        def new_table() -> Array:
+            table, arena = self._table()
+            self._arenas.append(arena)
+            return table
+
+        release = self.cost_ns > RELEASE_GIL_NS
+        return Runner(new_table, ports(self.inputs, self.input_slots), ports(self.outputs, self.output_slots), release_gil=release)
 
     def context(self) -> Context:
         """A context of the caller's own."""
-        self.contexts += 1
-        arena = allocate(self.layout.peak_bytes, self._memory.alignment, self._memory.huge_pages)
-        table = aligned_copy(self._template)
-        base = arena.ctypes.data
-        for slot, offset in self._arena_slots:
-            table[slot] = base + offset
-        return Context(table, arena, bound_call(table.ctypes.data, self.cost_ns > RELEASE_GIL_NS))
+        table, arena = self._table()
+        return Context(table, arena, bound_call(table, (arena, self), release_gil=self.cost_ns > RELEASE_GIL_NS))
 
     def lease(self) -> Context:
         """A context from the free list, or a new one; `release` gives it back."""
@@ -102,13 +119,24 @@ class Instance:
         """Return a leased context."""
         self._free.append(context)
 
+    def _table(self) -> tuple[Array, Array]:
+        """A table and the arena that it points into."""
+        self.contexts += 1
+        arena = allocate(self.layout.peak_bytes, self._memory.alignment, self._memory.huge_pages)
+        table = aligned_copy(self._template)
+        base = arena.ctypes.data
+        for slot, offset in self._arena_slots:
+            table[slot] = base + offset
+        return table, arena
+
 
 class Program:
     """Compiles a graph of native operators and keeps an instance per set of input shapes. Safe to call from several threads."""
 
-    def __init__(self, graph: Graph, target: Target, config: Config, evaluate: Evaluate) -> None:
+    def __init__(self, graph: Graph, target: Target, config: Config, evaluate: Evaluate, pool: Pool | None = None) -> None:
         self.graph = graph
-        self._target, self._config, self._evaluate = target, config, evaluate
+        self._target, self._config, self._evaluate, self._pool = target, config, evaluate, pool
+        self._threads = pool.threads if pool is not None else 1
         self._variants: list[Variant] = []
         self._instances: dict[Types, Instance] = {}
         self._packed: dict[str, Array] = {}
@@ -129,7 +157,7 @@ class Program:
         """Compile for several example shapes at once: what differs between them becomes a run-time number. Raises `Refused`."""
         found: dict[Skeleton, list[Numbers]] = {}
         for types in examples:
-            shape, numbers = skeleton(self._lower(types))
+            shape, numbers = skeleton(self._lower(types), self._threads)
             found.setdefault(shape, []).append(numbers)
         for shape, seen in found.items():
             self._variant(shape, seen)
@@ -151,13 +179,13 @@ class Program:
 
     def _instantiate(self, types: Types) -> Instance:
         lowered = self._lower(types)
-        shape, numbers = skeleton(lowered)
+        shape, numbers = skeleton(lowered, self._threads)
         variant = next((v for v in self._variants if v.skeleton == shape and fits(numbers, v.fixed)), None)
         if variant is None:
             variant = self._variant(shape, [numbers])
         keep: list[Array] = []
         addresses = self._addresses(lowered, variant.skeleton, keep)
-        return Instance(lowered, variant, numbers, _layout(lowered, shape), addresses, self._config, keep)
+        return Instance(lowered, variant, numbers, _layout(lowered, shape, self._threads), addresses, self._config, self._pool, keep)
 
     def _variant(self, shape: Skeleton, seen: Sequence[Numbers]) -> Variant:
         fixed = literals(seen)
@@ -167,7 +195,7 @@ class Program:
                 tuple(a if a == b else None for a, b in zip(row, other, strict=True)) for row, other in zip(fixed, same[-1], strict=True)
             )
         begin = time.perf_counter()
-        text, kernels = source(shape, fixed)
+        text, kernels = source(shape, fixed, self._threads)
         name = object_cache.key(text, kernels)
         stored = object_cache.load(name)
         if stored is None:
@@ -208,7 +236,7 @@ class Program:
         return addresses
 
 
-def _layout(lowered: Lowered, shape: Skeleton) -> Layout:
+def _layout(lowered: Lowered, shape: Skeleton, threads: int) -> Layout:
     """Arena offsets for every buffer that lives between two steps of one call."""
     first: dict[str, int] = {}
     last: dict[str, int] = {}
@@ -222,6 +250,10 @@ def _layout(lowered: Lowered, shape: Skeleton) -> Layout:
             if name in planned:
                 first.setdefault(name, index)
                 last[name] = index
-                nbytes = operand.size_bytes if isinstance(operand, Scratch) else operand.type.size_bytes
+                nbytes = _scratch_bytes(operand, threads) if isinstance(operand, Scratch) else operand.type.size_bytes
                 size[name] = max(size.get(name, 0), nbytes)
     return plan([Lifetime(name, size[name], first[name], last[name]) for name in first])
+
+
+def _scratch_bytes(scratch: Scratch, threads: int) -> int:
+    return private_bytes(scratch) * threads if scratch.per_thread else scratch.size_bytes

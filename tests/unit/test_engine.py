@@ -126,11 +126,14 @@ def test_run_from_many_threads(engine):
 
 def test_nodes_without_a_native_form_run_on_the_fallback():
     nodes = [
-        helper.make_node("MatMul", ["x", "w"], ["h"]), helper.make_node("Det", ["h3"], ["d"]),
-        helper.make_node("Reshape", ["h", "shape"], ["h3"]), helper.make_node("NonZero", ["h"], ["n"]),
+        helper.make_node("MatMul", ["x", "w"], ["h"]),
+        helper.make_node("Det", ["h3"], ["d"]),
+        helper.make_node("Reshape", ["h", "shape"], ["h3"]),
+        helper.make_node("NonZero", ["h"], ["n"]),
     ]
     proto = model(
-        [nodes[0], nodes[2], nodes[1], nodes[3]], {"x": (TensorProto.FLOAT, ["batch", 4])},
+        [nodes[0], nodes[2], nodes[1], nodes[3]],
+        {"x": (TensorProto.FLOAT, ["batch", 4])},
         {"d": (TensorProto.FLOAT, ["batch"]), "n": (TensorProto.INT64, ["rank", "found"])},
         {"w": np.random.default_rng(1).standard_normal((4, 9)).astype(np.float32), "shape": np.array([-1, 3, 3])},
     )
@@ -249,3 +252,13 @@ def test_a_warm_start_does_not_import_numba(tmp_path):
     command = [sys.executable, "-c", code, str(path)]
     subprocess.run(command, capture_output=True, check=True, cwd=tmp_path)
     assert subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path).stdout.strip() == "False"
+
+
+def test_two_threads_give_the_same_bits():
+    proto = mlp((256, 512, 256, 10))
+    x = np.random.default_rng(4).standard_normal((96, 256)).astype(np.float32)
+    expected = openinfer.load(proto).run({"x": x})["probabilities"]
+    with openinfer.load(proto, {"engine": {"threads": 2}}) as engine:
+        for _ in range(50):
+            assert (engine.run({"x": x})["probabilities"] == expected).all()
+        assert engine.statistics().pool["sections"] > 0

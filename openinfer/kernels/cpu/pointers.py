@@ -35,11 +35,29 @@ u32 = _pointer_to(types.uint32)
 u64 = _pointer_to(types.uint64)
 
 POINTERS = {
-    "float32": f32, "float64": f64, "int8": i8, "int16": i16, "int32": i32, "int64": i64,
-    "uint8": u8, "uint16": u16, "uint32": u32, "uint64": u64, "bool": u8,
+    "float32": f32,
+    "float64": f64,
+    "int8": i8,
+    "int16": i16,
+    "int32": i32,
+    "int64": i64,
+    "uint8": u8,
+    "uint16": u16,
+    "uint32": u32,
+    "uint64": u64,
+    "bool": u8,
 }
 
 NUMBA_TYPES = {
-    "float32": nb.float32, "float64": nb.float64, "int8": nb.int8, "int16": nb.int16, "int32": nb.int32, "int64": nb.int64,
-    "uint8": nb.uint8, "uint16": nb.uint16, "uint32": nb.uint32, "uint64": nb.uint64, "bool": nb.uint8,
+    "float32": nb.float32,
+    "float64": nb.float64,
+    "int8": nb.int8,
+    "int16": nb.int16,
+    "int32": nb.int32,
+    "int64": nb.int64,
+    "uint8": nb.uint8,
+    "uint16": nb.uint16,
+    "uint32": nb.uint32,
+    "uint64": nb.uint64,
+    "bool": nb.uint8,
 }

@@ -6,6 +6,10 @@ import importlib
 from typing import Any
 
 MODULES: dict[str, str] = {
+    "gather": "movement",
+    "fill": "movement",
+    "strided_copy": "movement",
+    "elementwise": "elementwise",
     "copy": "copy",
     "gemm": "dense",
     "softmax": "softmax",

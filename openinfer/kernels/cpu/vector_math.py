@@ -1,7 +1,10 @@
-"""Elementary functions in explicit steps, so that they vectorise, never depend on a vector library, and give the same bits in body and tail."""
+"""Elementary functions in explicit steps, so that they vectorise, never depend on a vector library, and give the same bits in body and
+tail.
+"""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numba as nb
@@ -95,3 +98,37 @@ def exp64(x: Any) -> Any:
 
 
 EXP = {"float32": exp32, "float64": exp64}
+
+
+@nb.njit(error_model="numpy", forceinline=True)
+def tanh32(x: Any) -> Any:
+    """Hyperbolic tangent in float32: Cephes' polynomial below 0.625, by the exponential above."""
+    z = x * x
+    p = fma(fma(fma(F32(-5.70498872745e-3), z, F32(2.06390887954e-2)), z, F32(-5.37397155531e-2)), z, F32(1.33314422036e-1))
+    small = fma(fma(p, z, F32(-3.33332819422e-1)) * z, x, x)
+    size = abs(x)
+    large = F32(1.0) - F32(2.0) / (exp32(size + size) + F32(1.0))
+    signed = large if x > F32(0.0) else -large
+    return small if size < F32(0.625) else (signed if x == x else x)
+
+
+@nb.njit(error_model="numpy", forceinline=True)
+def tanh64(x: Any) -> Any:
+    """Hyperbolic tangent in float64, by libm."""
+    return math.tanh(x)
+
+
+@nb.njit(error_model="numpy", forceinline=True)
+def sigmoid32(x: Any) -> Any:
+    """1 / (1 + e ** -x) in float32."""
+    return F32(1.0) / (F32(1.0) + exp32(-x))
+
+
+@nb.njit(error_model="numpy", forceinline=True)
+def sigmoid64(x: Any) -> Any:
+    """1 / (1 + e ** -x) in float64."""
+    return 1.0 / (1.0 + exp64(-x))
+
+
+TANH = {"float32": tanh32, "float64": tanh64}
+SIGMOID = {"float32": sigmoid32, "float64": sigmoid64}

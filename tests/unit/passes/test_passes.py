@@ -20,17 +20,21 @@ F = TensorProto.FLOAT
 
 
 def test_dead_nodes_go():
-    graph = read(model(
-        [helper.make_node("Relu", ["x"], ["y"]), helper.make_node("Neg", ["x"], ["unused"])], {"x": (F, [2])}, {"y": (F, [2])}
-    ))
+    graph = read(
+        model([helper.make_node("Relu", ["x"], ["y"]), helper.make_node("Neg", ["x"], ["unused"])], {"x": (F, [2])}, {"y": (F, [2])})
+    )
     assert [node.op for node in eliminate_dead(graph).nodes] == ["Relu"]
 
 
 def test_constants_fold_to_their_value():
-    graph = read(model(
-        [helper.make_node("Add", ["a", "b"], ["c"]), helper.make_node("Mul", ["x", "c"], ["y"])], {"x": (F, [2])}, {"y": (F, [2])},
-        {"a": np.float32([1, 2]), "b": np.float32([10, 20])},
-    ))
+    graph = read(
+        model(
+            [helper.make_node("Add", ["a", "b"], ["c"]), helper.make_node("Mul", ["x", "c"], ["y"])],
+            {"x": (F, [2])},
+            {"y": (F, [2])},
+            {"a": np.float32([1, 2]), "b": np.float32([10, 20])},
+        )
+    )
     folded = fold_constants(graph, Fallback().evaluate)
     assert [node.op for node in folded.nodes] == ["Mul"]
     assert folded.constants["c"].tolist() == [11, 22]
@@ -39,16 +43,22 @@ def test_constants_fold_to_their_value():
 def test_activations_and_biases_fuse_only_where_nobody_else_reads():
     proto = model(
         [helper.make_node("MatMul", ["x", "w"], ["h"]), helper.make_node("Add", ["h", "b"], ["s"]), helper.make_node("Relu", ["s"], ["y"])],
-        {"x": (F, ["n", 4])}, {"y": (F, ["n", 3])}, {"w": np.ones((4, 3), np.float32), "b": np.float32([1, 2, 3])},
+        {"x": (F, ["n", 4])},
+        {"y": (F, ["n", 3])},
+        {"w": np.ones((4, 3), np.float32), "b": np.float32([1, 2, 3])},
     )
     fused = fuse_activation(fuse_bias(read(proto)), {"MatMul": ("Relu",)})
     assert [(node.op, len(node.inputs), node.attribute("activation")) for node in fused.nodes] == [("MatMul", 3, "Relu")]
     x = np.random.default_rng(3).standard_normal((5, 4)).astype(np.float32)
     np.testing.assert_allclose(openinfer.load(proto).run({"x": x})["y"], ReferenceEvaluator(proto).run(None, {"x": x})[0], rtol=1e-5)
-    kept = read(model(
-        [helper.make_node("MatMul", ["x", "w"], ["h"]), helper.make_node("Relu", ["h"], ["y"])],
-        {"x": (F, ["n", 4])}, {"y": (F, ["n", 3]), "h": (F, ["n", 3])}, {"w": np.ones((4, 3), np.float32)},
-    ))
+    kept = read(
+        model(
+            [helper.make_node("MatMul", ["x", "w"], ["h"]), helper.make_node("Relu", ["h"], ["y"])],
+            {"x": (F, ["n", 4])},
+            {"y": (F, ["n", 3]), "h": (F, ["n", 3])},
+            {"w": np.ones((4, 3), np.float32)},
+        )
+    )
     assert len(fuse_activation(kept, {"MatMul": ("Relu",)}).nodes) == 2
 
 
@@ -57,16 +67,22 @@ def test_batch_norm_folds_into_the_convolution():
     constants = {"w": rng.standard_normal((3, 2, 3, 3)).astype(np.float32)}
     constants |= {name: rng.uniform(0.5, 2, 3).astype(np.float32) for name in ("scale", "shift", "mean", "variance")}
     proto = model(
-        [helper.make_node("Conv", ["x", "w"], ["c"]),
-         helper.make_node("BatchNormalization", ["c", "scale", "shift", "mean", "variance"], ["y"])],
-        {"x": (F, [1, 2, 5, 5])}, {"y": (F, [1, 3, 3, 3])}, constants,
+        [
+            helper.make_node("Conv", ["x", "w"], ["c"]),
+            helper.make_node("BatchNormalization", ["c", "scale", "shift", "mean", "variance"], ["y"]),
+        ],
+        {"x": (F, [1, 2, 5, 5])},
+        {"y": (F, [1, 3, 3, 3])},
+        constants,
     )
     folded = fold_batch_norm(read(proto))
     assert [node.op for node in folded.nodes] == ["Conv"]
     x = rng.standard_normal((1, 2, 5, 5)).astype(np.float32)
     np.testing.assert_allclose(
         Fallback().evaluate(folded.nodes[0], [x, *(folded.constants[name] for name in folded.nodes[0].inputs[1:])])[0],
-        ReferenceEvaluator(proto).run(None, {"x": x})[0], rtol=1e-4, atol=1e-5,
+        ReferenceEvaluator(proto).run(None, {"x": x})[0],
+        rtol=1e-4,
+        atol=1e-5,
     )
 
 

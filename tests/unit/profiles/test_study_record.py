@@ -10,7 +10,13 @@ from openinfer.errors import StudyError
 INTERVAL = Interval(0.8, 0.7, 0.9)
 RECORD = StudyRecord(
     schema_version=SCHEMA_VERSION,
-    workload="hft", model="tick_mlp", model_sha256="00", command="openinfer tune", seed=1, started_at="", duration_s=1.0,
+    workload="hft",
+    model="tick_mlp",
+    model_sha256="00",
+    command="openinfer tune",
+    seed=1,
+    started_at="",
+    duration_s=1.0,
     verdict=Verdict("ADOPT", "s", "p99", "ns", INTERVAL, 0.99),
     slos=[SloCheck("p99.9<1ms", "winner", "burst", 0.999, 1_000_000, "met", 5000, 0, 10, 20)],
     trust=Trust(0.01, 6, True, "", 10, 20, 0.0, 0, 0.0, 1e-5, True, 100),
@@ -18,7 +24,9 @@ RECORD = StudyRecord(
     steps=[KnobStep("engine.threads", 1, 2, None, "m")],
     trials=[Trial(0, "complete", {}, 1.0, INTERVAL, 0.0, 1.0, "")],
     curves=[Curve("default", "burst", [0.5], [10], [9], 100)],
-    accuracy={}, environment={}, config_path="tuned/hft.toml",
+    accuracy={},
+    environment={},
+    config_path="tuned/hft.toml",
 )
 
 

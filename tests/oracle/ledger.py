@@ -1,0 +1,150 @@
+"""Runs the ONNX package's own backend cases through the engine and says what happened to each.
+
+    compiled    passed, every node native
+    fallback    passed, some node on onnx.reference
+    refused     a named error
+    wrong       an answer that differs from the case's
+
+`python tests/oracle/ledger.py [--share I/N] [--match TEXT]` prints the ledger and every wrong case; exit code 1 if there is one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import dataclasses
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+import openinfer
+from openinfer.errors import OpenInferError
+
+KINDS = ("simple", "pytorch-operator", "pytorch-converted")
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One backend case: its model and (inputs, expected outputs) in the model's order."""
+
+    name: str
+    model: Any
+    sets: list[tuple[list[Any], list[Any]]]
+    rtol: float
+    atol: float
+
+
+def cases(wanted: Callable[[int, str], bool]) -> Iterator[Case]:
+    """Every case whose data ships with the package and that `wanted(index, name)` asks for."""
+    from onnx.backend.test.case.node import collect_testcases
+    from onnx.backend.test.loader import load_model_tests
+
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        found = [*collect_testcases(), *(case for kind in KINDS for case in load_model_tests(kind=kind))]
+    for index, case in enumerate(found):
+        if not wanted(index, case.name):
+            continue
+        if case.model_dir is None:
+            yield Case(case.name, case.model, case.data_sets, case.rtol, case.atol)
+        else:
+            model = onnx.load(os.path.join(case.model_dir, "model.onnx"))
+            yield Case(case.name, model, data_sets(model, case.model_dir), case.rtol, case.atol)
+
+
+def data_sets(model: Any, folder: str) -> list[tuple[list[Any], list[Any]]]:
+    """Inputs and expected outputs, read from the case's protobuf files."""
+    sets = []
+    index = 0
+    while os.path.isdir(place := os.path.join(folder, f"test_data_set_{index}")):
+        read = [
+            [
+                _read(os.path.join(place, f"{kind}_{i}.pb"), value)
+                for i, value in enumerate(values)
+                if os.path.exists(os.path.join(place, f"{kind}_{i}.pb"))
+            ]
+            for kind, values in (("input", model.graph.input), ("output", model.graph.output))
+        ]
+        sets.append((read[0], read[1]))
+        index += 1
+    return sets
+
+
+def judge(case: Case) -> tuple[str, str]:
+    """The verdict on one case, with a detail."""
+    try:
+        model, rtol, atol = case.model, case.rtol, case.atol
+        engine = openinfer.load(model)
+        for inputs, expected in case.sets:
+            names = [value.name for value in model.graph.input]
+            given = {name: value for name, value in zip(names, inputs, strict=False) if name in {s.name for s in engine.inputs}}
+            found = engine.run(given)
+            for value, output in zip(expected, model.graph.output, strict=False):
+                difference = _difference(found[output.name], value, rtol, atol)
+                if difference:
+                    return "wrong", f"{output.name}: {difference}; fallback: {engine.statistics().fallback}"
+        return ("fallback" if engine.statistics().fallback else "compiled"), ""
+    except OpenInferError as error:
+        return "refused", f"{type(error).__name__}: {error}"
+    except Exception as error:
+        return "wrong", f"an unnamed {type(error).__name__}: {' '.join(str(error).split())[:300]}"
+
+
+def _difference(found: Any, expected: Any, rtol: float, atol: float) -> str:
+    if isinstance(expected, list):
+        if not isinstance(found, list) or len(found) != len(expected):
+            return "not the same sequence"
+        return next((d for f, e in zip(found, expected, strict=True) if (d := _difference(f, e, rtol, atol))), "")
+    if expected is None:
+        return "" if found is None else "expected nothing"
+    found, expected = np.asarray(found), np.asarray(expected)
+    if found.shape != expected.shape:
+        return f"shape {found.shape}, expected {expected.shape}"
+    if expected.dtype.kind in "OUS":
+        return "" if (found.astype(str) == expected.astype(str)).all() else "other strings"
+    if found.dtype != expected.dtype:
+        return f"dtype {found.dtype}, expected {expected.dtype}"
+    wide = np.complex128 if expected.dtype.kind == "c" else np.float64
+    with np.errstate(all="ignore"):
+        if not np.allclose(found.astype(wide), expected.astype(wide), rtol=rtol, atol=atol, equal_nan=True):
+            return f"largest difference {np.nanmax(np.abs(found.astype(wide) - expected.astype(wide))):.3g}"
+    return ""
+
+
+def _read(path: str, value: Any) -> Any:
+    with open(path, "rb") as file:
+        data = file.read()
+    kind = value.type.WhichOneof("value")
+    if kind == "sequence_type":
+        return numpy_helper.to_list(onnx.SequenceProto.FromString(data))
+    if kind == "optional_type":
+        return numpy_helper.to_optional(onnx.OptionalProto.FromString(data))
+    return numpy_helper.to_array(onnx.TensorProto.FromString(data))
+
+
+def main() -> int:
+    """Print the ledger."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--share", default="0/1")
+    parser.add_argument("--match", default="")
+    parser.add_argument("--verbose", action="store_true")
+    options = parser.parse_args()
+    share, shares = (int(part) for part in options.share.split("/"))
+    counts: collections.Counter[str] = collections.Counter()
+    for case in cases(lambda index, name: index % shares == share and options.match in name):
+        verdict, detail = judge(case)
+        counts[verdict] += 1
+        if verdict == "wrong" or options.verbose:
+            print(f"{verdict:9}{case.name}: {detail}", flush=True)
+    print(dict(counts), f"in all {sum(counts.values())}")
+    return 1 if counts["wrong"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
