@@ -107,7 +107,7 @@ class Worker:
     def _start(self) -> None:
         ours, theirs = socket.socketpair()
         # Closed by `kill`: the child writes to it as long as it lives.
-        self._stderr: IO[bytes] = tempfile.TemporaryFile()
+        self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the child
         command = [sys.executable, "-m", "openinfer.worker.child", str(theirs.fileno()), str(os.getpid())]
         self._started = time.monotonic()
         self._ready, self._startup_s = False, 0.0
