@@ -131,11 +131,12 @@ class Runner:
         """`run` where arrays cannot be read natively: the same answers, some microseconds slower."""
         if type(inputs) is not dict or len(inputs) != len(self.inputs):
             return None
-        batch: int | None = -1
+        batch = -1
         for port in self.inputs:
-            batch = port.fits(inputs.get(port.name), batch, self._batch_limit)
-            if batch is None:
+            found = port.fits(inputs.get(port.name), batch, self._batch_limit)
+            if found is None:
                 return None
+            batch = found
         arrays = [inputs[port.name] for port in self.inputs]
         made = {port.name: np.empty([batch if size == BATCH else size for size in port.shape], port.dtype) for port in self.outputs}
         # A new table for each call: this path promises answers, not speed.

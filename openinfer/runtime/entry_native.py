@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import threading
 from typing import Any
 
 import numpy as np
 
-from openinfer.codegen.loader import Library, load_ir
+from openinfer.codegen import object_cache
+from openinfer.codegen.loader import Library, compile_ir, load_object
 from openinfer.errors import CompiledCodeError
 from openinfer.runtime import entry_ir, entry_layout
 
@@ -21,22 +23,40 @@ class _MethodDef(ctypes.Structure):
     _fields_ = (("name", ctypes.c_char_p), ("function", ctypes.c_void_p), ("flags", ctypes.c_int), ("doc", ctypes.c_char_p))
 
 
-@functools.cache
+# A cached function that runs twice at once keeps one result and drops the other, and code that is dropped is unmapped: hence the lock.
+_lock = threading.RLock()
+
+
 def library() -> Library:
-    """The linked code; compiling takes about 0.1 s, once a process."""
+    """The linked code, for the life of the process. Compiling takes about 0.1 s, once a machine: the object is cached."""
+    with _lock:
+        return _library()
+
+
+@functools.cache
+def _library() -> Library:
     python = {name: _address(name) for name in entry_ir.PYTHON_FUNCTIONS}
     objects = {"none": None, "dict_type": dict, "array_type": np.ndarray, "failure": CompiledCodeError, "type_error": TypeError}
     imports = {**python, **{name: id(value) for name, value in objects.items()}, "new_array": entry_layout.new_array_address()}
     # Where arrays cannot be read natively, nothing calls `new_array`; it still has to link.
     imports["new_array"] = imports["new_array"] or python["PyErr_Clear"]
-    return load_ir(entry_ir.text(), _EXPORTS, imports)
+    text = entry_ir.text()
+    name = object_cache.key(text, ())
+    stored = object_cache.load(name)
+    if stored is not None:
+        return load_object(stored[1], _EXPORTS, imports)
+    elf = compile_ir(text)
+    object_cache.store(name, "openinfer_call", elf)
+    return load_object(elf, _EXPORTS, imports)
 
 
 def function(symbol: str, address: int, owner: object) -> Any:
     """A builtin over one of the native calls, for a table or descriptor at `address`. It keeps `owner` alive."""
     new = ctypes.pythonapi.PyCFunction_NewEx
     new.restype, new.argtypes = ctypes.py_object, [ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p]
-    return new(ctypes.addressof(_method(symbol)), (address, owner), None)
+    with _lock:
+        method = _method(symbol)
+    return new(ctypes.addressof(method), (address, owner), None)
 
 
 @functools.cache

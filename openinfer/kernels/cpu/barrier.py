@@ -11,7 +11,7 @@ from numba.extending import intrinsic
 from openinfer.kernels.cpu.control_block import BARRIER_CODE
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def barrier(typing_context: Any, control: Any, threads: Any) -> Any:
     """`barrier(control, threads)`: return once all `threads` of the running section are here; what they wrote before is visible after.
 

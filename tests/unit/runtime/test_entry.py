@@ -8,6 +8,7 @@ import random
 import sys
 import threading
 import weakref
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ import pytest
 from tiny_programs import table
 
 from openinfer.errors import CompiledCodeError, OverloadError
-from openinfer.runtime import entry, entry_layout
+from openinfer.runtime import entry, entry_layout, entry_native
 from openinfer.runtime.entry import BATCH, Port, Runner, bound_call, data_address
 
 
@@ -305,3 +306,55 @@ def test_a_layout_that_differs_is_noticed(monkeypatch: pytest.MonkeyPatch) -> No
         with monkeypatch.context() as patch:
             patch.setattr(entry_ir, name, wrong)
             assert entry_layout.problem.__wrapped__() is not None, name
+
+
+def test_scalars_and_many_ports(path: str) -> None:
+    scalar = Runner(lambda: table("double", 0, 0, 1), [Port("x", "float32", (), 3)], [Port("y", "float32", (), 4)])
+    answer = scalar.run({"x": np.array(21, np.float32)})
+    assert answer is not None and answer["y"] == 42 and answer["y"].shape == ()
+    for count in (64, 65):  # 64 is the most that the native call takes
+        ports = [Port(f"x{k}", "int8", (k + 1, 2), 9) for k in range(count)]
+        runner = Runner(lambda: table("double"), ports, [Port(f"y{k}", "bool", (k,), 10) for k in range(count)])
+        assert runner.native == (path == "native" and count == 64)
+        several = runner.run({port.name: np.zeros(port.shape, port.dtype) for port in ports})
+        assert several is not None and [array.shape for array in several.values()] == [(k,) for k in range(count)]
+
+
+def test_a_huge_output_is_a_memory_error_and_leaks_nothing(path: str) -> None:
+    runner = Runner(lambda: table("double"), [Port("x", "float32", (3,), 3)], [Port("y", "float64", (1 << 50,), 4)])
+    x = np.zeros(3, np.float32)
+    before = sys.getrefcount(x)
+    for _ in range(10):
+        with pytest.raises(MemoryError):
+            runner.run({"x": x})
+    assert sys.getrefcount(x) == before and len(runner.tables) == 1
+
+
+def test_a_second_start_compiles_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENINFER_CACHE", str(tmp_path))
+    first = entry_native._library.__wrapped__()
+    monkeypatch.setattr(entry_native, "compile_ir", None)
+    second = entry_native._library.__wrapped__()
+    assert first["openinfer_run"] != second["openinfer_run"]
+    assert len(list(tmp_path.glob("*.o"))) == 1
+
+
+def test_a_key_that_changes_the_dict_does_no_harm() -> None:
+    class Meddler:
+        """Has the hash of an input's name, and removes every input when it is compared."""
+
+        def __hash__(self) -> int:
+            return hash("b")
+
+        def __eq__(self, other: object) -> bool:
+            inputs.clear()
+            gc.collect()
+            return False
+
+    ports = [Port("a", "float32", (1000,), 3), Port("b", "float32", (1000,), 6)]
+    runner = Runner(lambda: table("double", 0, 0, 1000), ports, [Port("y", "float32", (1000,), 4)])
+    inputs: dict[Any, Any] = {}
+    for _ in range(50):
+        inputs.update({"a": np.ones(1000, np.float32), Meddler(): np.ones(1000, np.float32)})
+        assert runner.run(inputs) is None
+    inputs.clear()
