@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from openinfer.ir.graph import Array
 from openinfer.runtime.signature import example
 
 ROWS = 1024
+TURN = 16  # calls in a row, each timed alone: enough for the caches to hold the side's own data, as they do in service
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,28 +56,30 @@ class Contender:
     call: Callable[[], object]
 
 
-def workload_models(name: str) -> dict[str, str]:
-    """Model name → path for a workload."""
-    from openinfer.workloads import registry
+def bench(model: str, config: Any, against: Sequence[str], batch: int, seconds: float, rows: Mapping[str, Array] | None = None) -> BenchResult:
+    """Interleaved timings of `model` and its peers for `seconds`. Raises `InputError` for an unknown peer.
 
-    workload = registry.get(name)
-    return {model: str(workload.model_path(model)) for model in workload.models}
-
-
-def bench(model: str, config: Any, against: Sequence[str], batch: int, seconds: float, seed: int = 0) -> BenchResult:
-    """Interleaved timings of `model` and its peers for `seconds`. Raises `InputError` for an unknown peer."""
+    `rows` are the requests to draw from, first axis the request; without them the inputs are random.
+    """
     unknown = [name for name in against if name not in PEERS]
     if unknown:
         raise InputError(f"unknown engine {unknown[0]!r}; {suggest(unknown[0], PEERS)}")
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     with load(model, config) as engine:
-        inputs = [example(engine.inputs, rng, batch) for _ in range(ROWS)]
+        inputs = [example(engine.inputs, rng, batch) for _ in range(ROWS)] if rows is None else _batches(rows, batch)
         contenders = _openinfer(engine, inputs[0])
         for name in against:
             contenders += PEERS[name](model, inputs[0])
         samples = _interleave(contenders, inputs, rng, seconds)
     sides = [_side(c, samples[c.name]) for c in contenders]
     return BenchResult(model, batch, len(samples[contenders[0].name]), _clock_ns(), [_compared(side, sides) for side in sides])
+
+
+def _batches(rows: Mapping[str, Array], batch: int) -> list[dict[str, Array]]:
+    """Batches of requests in random order: successive requests of a trace resemble each other, which flatters code that branches on them."""
+    order = np.random.default_rng(1).permutation(len(next(iter(rows.values()))))
+    groups = [order[i : i + batch] for i in range(0, len(order) - batch + 1, batch)]
+    return [{name: np.ascontiguousarray(array[group]) for name, array in rows.items()} for group in groups]
 
 
 def _side(contender: Contender, samples: Sequence[int]) -> Side:
@@ -89,15 +91,16 @@ def _interleave(contenders: Sequence[Contender], inputs: Sequence[Mapping[str, A
     samples: dict[str, list[int]] = {contender.name: [] for contender in contenders}
     clock, end = time.perf_counter_ns, time.perf_counter() + seconds
     index = 0
-    while time.perf_counter() < end or index < 50:
+    while time.perf_counter() < end or index < 64:
         for position in rng.permutation(len(contenders)):
             contender = contenders[position]
-            contender.prepare(inputs[index % len(inputs)])
-            call = contender.call
-            begin = clock()
-            call()
-            samples[contender.name].append(clock() - begin)
-        index += 1
+            prepare, call, taken = contender.prepare, contender.call, samples[contender.name]
+            for turn in range(index, index + TURN):
+                prepare(inputs[turn % len(inputs)])
+                begin = clock()
+                call()
+                taken.append(clock() - begin)
+        index += TURN
     return samples
 
 
@@ -150,37 +153,35 @@ def _onnxruntime(model: str, first: Mapping[str, Array]) -> list[Contender]:
 
 
 def _lightgbm(model: str, first: Mapping[str, Array]) -> list[Contender]:
-    """LightGBM's C single-row-fast call, where the model has its LightGBM text beside it; otherwise nothing to compare."""
-    text = Path(model).with_suffix(".lightgbm.txt")
-    if not text.exists():
+    """LightGBM's C single-row-fast call on the same trees; nothing to compare for other models and for batches."""
+    import onnx
+
+    from openinfer.workloads.lightgbm_text import lightgbm_text
+
+    (name, row), *others = first.items()
+    proto = onnx.load(model)
+    if others or len(row) != 1 or [node.op_type for node in proto.graph.node] != ["TreeEnsembleRegressor"]:
         return []
     try:
         import lightgbm
     except ImportError:
         raise MissingExtraError("lightgbm is not installed; pip install 'openinfer[bench]'") from None
-    return [_single_row_fast(lightgbm, text, first)]
+    return [_single_row_fast(lightgbm, lightgbm_text(proto, row.shape[1]), name, row)]
 
 
-def _single_row_fast(lightgbm: Any, text: Path, first: Mapping[str, Array]) -> Contender:
+def _single_row_fast(lightgbm: Any, text: str, name: str, row: Array) -> Contender:
     import ctypes
 
     library = lightgbm.basic._LIB
-    booster = lightgbm.Booster(model_file=str(text))
-    ((name, row),) = first.items()
-    mine, out, length = np.ascontiguousarray(row[0]), np.empty(1), ctypes.c_int64()
-    fast = ctypes.c_void_p()
+    booster = lightgbm.Booster(model_str=text)
+    mine, out, length, fast = row[0].copy(), np.empty(1), ctypes.c_int64(), ctypes.c_void_p()
+    # Data of C_API_DTYPE_FLOAT32 (0), a normal prediction (0), all iterations.
     status = library.LGBM_BoosterPredictForMatSingleRowFastInit(
-        booster._handle,
-        ctypes.c_int(0),
-        ctypes.c_int(0),
-        ctypes.c_int(-1),
-        ctypes.c_int(0),
-        ctypes.c_int32(mine.size),
-        ctypes.c_char_p(b"num_threads=1"),
-        ctypes.byref(fast),
+        booster._handle, ctypes.c_int(0), ctypes.c_int(0), ctypes.c_int(-1), ctypes.c_int(0), ctypes.c_int32(mine.size),
+        ctypes.c_char_p(b"num_threads=1"), ctypes.byref(fast),
     )
     if status:
-        raise InputError(f"LightGBM refuses {text}: {library.LGBM_GetLastError()}")
+        raise InputError(f"LightGBM refuses the model: {library.LGBM_GetLastError()}")
     arguments = fast, ctypes.c_void_p(mine.ctypes.data), ctypes.byref(length), ctypes.c_void_p(out.ctypes.data)
     predict = library.LGBM_BoosterPredictForMatSingleRowFast
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from openinfer import __version__
-from openinfer.cli import bench, check, configuration, doctor, run
+from openinfer.cli import bench, check, configuration, doctor, run, workloads
 from openinfer.errors import OpenInferError
 
 app = typer.Typer(
@@ -34,6 +34,7 @@ app.command("run")(run.run)
 app.command("bench")(bench.bench)
 app.command("check")(check.check)
 app.command("doctor")(doctor.doctor)
+app.command("workloads")(workloads.workloads)
 app.add_typer(configuration.app, name="config")
 
 

@@ -9,6 +9,9 @@ import typer
 from openinfer.cli.output import ConfigFile, Json, print_json, print_table
 
 
+REQUESTS = 4096  # distinct requests of a workload
+
+
 def bench(
     model: Annotated[str | None, typer.Argument(help="ONNX file; or use --workload.")] = None,
     workload: Annotated[str | None, typer.Option("--workload", help="Measure the models of a workload.")] = None,
@@ -25,8 +28,14 @@ def bench(
     if (model is None) == (workload is None):
         raise InputError("found both or neither of MODEL and --workload; give exactly one")
     peers = [name for name in against.split(",") if name]
-    models = {model: model} if model else measure.workload_models(str(workload))
-    results = {name: measure.bench(path, config, peers, batch, seconds) for name, path in models.items()}
+    if model is not None:
+        results = {model: measure.bench(model, config, peers, batch, seconds)}
+    else:
+        from openinfer.workloads import registry
+
+        found = registry.get(str(workload))
+        rows = found.traces("held_out", REQUESTS * batch)[0].inputs
+        results = {name: measure.bench(str(found.model_path(name)), config, peers, batch, seconds, rows) for name in found.models}
     if json:
         print_json(results)
         return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from openinfer.ops import dense, elementwise, movement, softmax
+from openinfer.ops import dense, elementwise, movement, softmax, trees
 from openinfer.ops._base import Operator
 
 OPERATORS: dict[tuple[str, str], Operator] = {
@@ -10,6 +10,7 @@ OPERATORS: dict[tuple[str, str], Operator] = {
     **elementwise.OPERATORS,
     **movement.OPERATORS,
     **softmax.OPERATORS,
+    **trees.OPERATORS,
 }
 
 

@@ -6,6 +6,7 @@ import importlib
 from typing import Any
 
 MODULES: dict[str, str] = {
+    "trees": "trees",
     "gather": "movement",
     "fill": "movement",
     "strided_copy": "movement",

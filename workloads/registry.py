@@ -1,0 +1,27 @@
+"""Every workload by name. A new one is a folder and a line here."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from pathlib import Path
+
+from openinfer.errors import WorkloadError, suggest
+from openinfer.workloads.workload import Workload, load
+
+# Workload → module that has `generate(regime, requests, seed) -> Trace`; workload.toml lies beside it.
+MODULES = {"hft": "openinfer.workloads.hft.traffic"}
+
+
+def names() -> list[str]:
+    """The workloads that exist."""
+    return sorted(MODULES)
+
+
+@functools.cache
+def get(name: str) -> Workload:
+    """The workload; `WorkloadError` for an unknown name."""
+    if name not in MODULES:
+        raise WorkloadError(f"unknown workload {name!r}; {suggest(name, MODULES)}")
+    module = importlib.import_module(MODULES[name])
+    return load(Path(str(module.__file__)).parent, module.generate)

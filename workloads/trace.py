@@ -1,0 +1,126 @@
+"""A trace: when requests arrive and what they carry. Read from and written to npz and parquet."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from openinfer.config import write_atomically
+from openinfer.errors import WorkloadError
+
+Array = npt.NDArray[Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Trace:
+    """`inputs` map a model input to an array whose first axis is the request; `arrival_s` are seconds from the start, ascending, or `None`."""
+
+    inputs: Mapping[str, Array]
+    arrival_s: npt.NDArray[np.float64] | None = None
+    labels: Array | None = None
+
+    def __post_init__(self) -> None:
+        if not self.inputs:
+            raise WorkloadError("a trace without inputs; it needs one array per model input")
+        lengths = {name: len(array) for name, array in self.inputs.items()}
+        if self.arrival_s is not None:
+            lengths["arrival_s"] = len(self.arrival_s)
+            if len(self.arrival_s) and not (np.isfinite(self.arrival_s).all() and (np.diff(self.arrival_s) >= 0).all()):
+                raise WorkloadError("arrival_s: found times that are not finite and ascending; sort the trace by arrival")
+        if len(set(lengths.values())) != 1:
+            raise WorkloadError(f"a trace whose arrays differ in length: {lengths}; the first axis is the request")
+
+    def __len__(self) -> int:
+        return len(next(iter(self.inputs.values())))
+
+    def request(self, index: int) -> dict[str, Array]:
+        """The inputs of one request, with a leading batch axis of 1."""
+        return {name: array[index : index + 1] for name, array in self.inputs.items()}
+
+    def first(self, count: int) -> Trace:
+        """The first `count` requests."""
+        arrival = None if self.arrival_s is None else self.arrival_s[:count]
+        return Trace({n: a[:count] for n, a in self.inputs.items()}, arrival, None if self.labels is None else self.labels[:count])
+
+
+def read(path: str | Path) -> Trace:
+    """A trace from `.npz` or `.parquet`; `WorkloadError` where it is neither, or malformed."""
+    path = Path(path)
+    if path.suffix not in READERS:
+        raise WorkloadError(f"found a trace of type {path.suffix!r}; allowed: {', '.join(READERS)}")
+    try:
+        arrays = READERS[path.suffix](path)
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
+        raise WorkloadError(f"cannot read the trace {str(path)!r}: {reason}; give an npz or parquet file") from None
+    arrival = arrays.pop("arrival_s", None)
+    return Trace(arrays, None if arrival is None else np.asarray(arrival, np.float64), arrays.pop("labels", None))
+
+
+def write(trace: Trace, path: str | Path) -> None:
+    """Write the whole trace or nothing."""
+    path = Path(path)
+    arrays = dict(trace.inputs)
+    if trace.arrival_s is not None:
+        arrays["arrival_s"] = trace.arrival_s
+    if trace.labels is not None:
+        arrays["labels"] = trace.labels
+    if path.suffix == ".npz":
+        buffer = io.BytesIO()
+        np.savez(buffer, **arrays)
+    elif path.suffix == ".parquet":
+        buffer = _parquet(arrays)
+    else:
+        raise WorkloadError(f"cannot write a trace of type {path.suffix!r}; allowed: {', '.join(READERS)}")
+    write_atomically(path, buffer.getvalue())
+
+
+def _parquet(arrays: Mapping[str, Array]) -> io.BytesIO:
+    import pyarrow
+    import pyarrow.parquet
+
+    columns = {}
+    for name, array in arrays.items():
+        flat: Any = pyarrow.array(np.ascontiguousarray(array).reshape(-1))
+        for size in reversed(array.shape[1:]):
+            flat = pyarrow.FixedSizeListArray.from_arrays(flat, size)
+        columns[name] = flat
+    buffer = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.table(columns), buffer)
+    return buffer
+
+
+def _read_npz(path: Path) -> dict[str, Array]:
+    with np.load(path, allow_pickle=False) as file:
+        return {name: file[name] for name in file.files}
+
+
+def _read_parquet(path: Path) -> dict[str, Array]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        table = pyarrow.parquet.read_table(path)
+    except pyarrow.ArrowException as error:
+        raise ValueError(str(error)) from None
+    arrays = {}
+    for name in table.column_names:
+        column = table[name].combine_chunks()
+        shape = [len(column)]
+        while pyarrow.types.is_fixed_size_list(column.type):
+            shape.append(column.type.list_size)
+            column = column.flatten()
+        if not (pyarrow.types.is_primitive(column.type) and column.null_count == 0):
+            raise ValueError(f"column {name!r} is of {column.type}; allowed: numbers and fixed-size lists of them, without nulls")
+        arrays[name] = column.to_numpy(zero_copy_only=False).reshape(shape)
+    return arrays
+
+
+READERS = {".npz": _read_npz, ".parquet": _read_parquet}

@@ -1,0 +1,68 @@
+"""What a workload is: models, traffic, promises. Read from the `workload.toml` in its folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from openinfer.errors import WorkloadError, suggest
+from openinfer.workloads.trace import Trace
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """One model of a workload. `accuracy` is what training measured on held-out data, by the measure named in `metric`."""
+
+    file: str
+    description: str
+    metric: str
+    accuracy: float
+    accuracy_interval: tuple[float, float]
+    tolerance: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Workload:
+    """A domain: its models, the traffic that `trace` generates, its promises, and the knobs worth searching."""
+
+    name: str
+    description: str
+    folder: Path
+    main_model: str
+    models: Mapping[str, Model]
+    slo: str
+    objective: str
+    regimes: tuple[str, ...]
+    splits: Mapping[str, tuple[int, ...]]
+    generate: Callable[[str, int, int], Trace]
+
+    def model_path(self, name: str | None = None) -> Path:
+        """The ONNX file of a model; the main one by default."""
+        name = self.main_model if name is None else name
+        if name not in self.models:
+            raise WorkloadError(f"workload {self.name!r} has no model {name!r}; {suggest(name, self.models)}")
+        return self.folder / self.models[name].file
+
+    def traces(self, split: str, requests: int, regime: str | None = None) -> list[Trace]:
+        """One trace per seed of the split `tuning` or `held_out`."""
+        if split not in self.splits:
+            raise WorkloadError(f"workload {self.name!r} has no split {split!r}; {suggest(split, self.splits)}")
+        chosen = self.regimes[-1] if regime is None else regime
+        if chosen not in self.regimes:
+            raise WorkloadError(f"workload {self.name!r} has no regime {chosen!r}; {suggest(chosen, self.regimes)}")
+        return [self.generate(chosen, requests, seed) for seed in self.splits[split]]
+
+
+def load(folder: Path, generate: Callable[[str, int, int], Trace]) -> Workload:
+    """The workload described in `folder`."""
+    table: dict[str, Any] = tomllib.loads((folder / "workload.toml").read_text(encoding="utf-8"))
+    models = {
+        name: Model(**{**values, "accuracy_interval": tuple(values["accuracy_interval"])}) for name, values in table["models"].items()
+    }
+    return Workload(
+        table["name"], table["description"], folder, table["main_model"], models, table["slo"], table["objective"], tuple(table["regimes"]),
+        {name: tuple(seeds) for name, seeds in table["splits"].items()}, generate,
+    )
