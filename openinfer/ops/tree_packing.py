@@ -1,7 +1,7 @@
 """Tree ensembles as compact interleaved nodes. Pure NumPy, once per load.
 
-A node is 8 bytes: float32 threshold, uint16 feature, uint16 first child. The children of a node are neighbours: the walk goes to
-`child + (not x[feature] <= threshold)`. A leaf tests the extra feature that always holds -inf, so it stays where it is whatever its
+A node is 8 bytes: float32 threshold, and a uint32 whose low bits are the feature and whose high bits are the first child. The children of
+a node are neighbours: the walk goes to `child + (x[feature] > threshold)`. A leaf tests the extra feature that always holds -inf, so it stays where it is whatever its
 threshold, and its threshold is its value. Trees are sorted by depth, so that trees walked together end together.
 """
 
@@ -17,8 +17,12 @@ from openinfer.errors import HostileModelError
 from openinfer.ir.graph import Array
 from openinfer.ops._base import NotCompiled
 
-NODE = np.dtype([("threshold", np.float32), ("feature", np.uint16), ("child", np.uint16)])
-LIMIT = 65_535
+NODE = np.dtype([("threshold", np.float32), ("link", np.uint32)])
+
+
+def feature_bits(features: int) -> int:
+    """Low bits of a link that hold a feature, the leaves' extra one included."""
+    return max(1, features.bit_length())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +88,9 @@ def _read_tree(
 
 def check_compilable(trees: Sequence[Tree], features: int) -> None:
     """`NotCompiled` for what the compact node cannot say, `HostileModelError` for a feature that the input does not have."""
+    total, limit = sum(len(tree.modes) + 1 for tree in trees), 1 << (32 - feature_bits(features))
+    if total >= limit:
+        raise NotCompiled(f"{total} nodes over {features} features; compact nodes hold fewer than {limit}")
     for tree in trees:
         for mode, feature, threshold in zip(tree.modes, tree.features, tree.thresholds, strict=True):
             if mode == "LEAF":
@@ -94,8 +101,6 @@ def check_compilable(trees: Sequence[Tree], features: int) -> None:
                 raise NotCompiled(f"nodes of mode {mode}")
             if threshold != threshold or (mode in ("BRANCH_LT", "BRANCH_GTE") and threshold == -np.inf):
                 raise NotCompiled(f"a {mode} node with threshold {threshold}")
-        if len(tree.modes) > LIMIT or features >= LIMIT:
-            raise NotCompiled(f"a tree of {len(tree.modes)} nodes over {features} features; compact nodes hold up to {LIMIT}")
         if any(value != value for value in tree.values):
             raise NotCompiled("a leaf that holds NaN")
 
@@ -112,16 +117,18 @@ class Packed:
 def pack(trees: Sequence[Tree], features: int, width: int) -> Packed:
     """Trees sorted by depth, padded with empty trees (one leaf of value 0) to whole groups of `width`."""
     laid = sorted((_lay_out(tree, features) for tree in trees), key=lambda item: item[1])
-    empty = np.array([(0.0, features, 0)], NODE)
-    laid += [(empty, 0)] * (-len(laid) % width)
+    empty = np.array([(0.0, features)], NODE)
+    laid += [(empty.copy(), 0) for _ in range(-len(laid) % width)]
     starts = np.cumsum([0, *(len(nodes) for nodes, _ in laid)])[:-1]
     depths = [max(depth for _, depth in laid[first : first + width]) for first in range(0, len(laid), width)]
+    for (nodes, _), start in zip(laid, starts.tolist(), strict=True):
+        nodes["link"] += np.uint32(start << feature_bits(features))
     return Packed(np.concatenate([nodes for nodes, _ in laid]), starts.astype(np.int64), np.array(depths, np.int64))
 
 
 def _lay_out(tree: Tree, features: int) -> tuple[Array, int]:
     """Breadth-first nodes with neighbouring children, and the depth."""
-    nodes = np.zeros(len(tree.modes) + 1, NODE)
+    nodes, shift = np.zeros(len(tree.modes) + 1, NODE), feature_bits(features)
     level, used, depth = [(0, 0)], 1, -1
     while level:
         depth += 1
@@ -129,14 +136,14 @@ def _lay_out(tree: Tree, features: int) -> tuple[Array, int]:
         for source, place in level:
             mode, threshold = tree.modes[source], np.float32(tree.thresholds[source])
             if mode == "LEAF":
-                nodes[place] = (tree.values[source], features, place)
+                nodes[place] = (tree.values[source], features | place << shift)
                 continue
             low, high = tree.true[source], tree.false[source]
             if mode in ("BRANCH_GT", "BRANCH_GTE"):
                 low, high = high, low
             if mode in ("BRANCH_LT", "BRANCH_GTE"):
                 threshold = np.nextafter(threshold, np.float32(-np.inf))
-            nodes[place] = (threshold, tree.features[source], used)
+            nodes[place] = (threshold, tree.features[source] | used << shift)
             below += [(low, used), (high, used + 1)]
             used += 2
         level = below

@@ -62,7 +62,7 @@ def lower_regressor(node: Node, inputs: Sequence[Value | None], outputs: Sequenc
     )
     groups = -(-count // width)
     cost = 50 + x.shape[0] * groups * width * 10 * STEP_NS
-    return [Step("trees", {"width": width}, operands, (groups, count, features), x.shape[0], cost, (7, 8))]
+    return [Step("trees", {"width": width, "bits": tree_packing.feature_bits(features)}, operands, (groups, count, features), x.shape[0], cost, (7, 8))]
 
 
 OPERATORS = {("ai.onnx.ml", "TreeEnsembleRegressor"): Operator(infer_regressor, lower_regressor)}

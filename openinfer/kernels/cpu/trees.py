@@ -2,7 +2,7 @@
 
     for each group of trees of similar depth:
         i0 = i1 = … = first node of each tree
-        for each level: i0 = start0 + child[i0] + (not x[feature[i0]] <= threshold[i0]); i1 = …
+        for each level: i0 = child[i0] + (x[feature[i0]] > threshold[i0]); i1 = …
         sum[0] += threshold[i0]; sum[1] += threshold[i1]; …        # a leaf's threshold is its value
 
 Four float64 sums, by position within the sorted trees, joined in order: the same bits for every width that is a multiple of four.
@@ -17,15 +17,15 @@ from typing import Any
 import numba as nb
 import numpy as np
 
-from openinfer.kernels.cpu.pointers import f32, f64, i64, u16
+from openinfer.kernels.cpu.pointers import f32, f64, i64, u32
 
 SUMS = 4
 
 
 @functools.cache
-def trees(*, width: int) -> Any:
+def trees(*, width: int, bits: int) -> Any:
     """trees(x, nodes, starts, depths, plain, plain_starts, scale, row, y, groups, count, features, low, high): a block is a row."""
-    walk = _walk(width)
+    walk = _walk(width, bits)
 
     @nb.njit(error_model="numpy")
     def kernel(
@@ -46,19 +46,17 @@ def trees(*, width: int) -> Any:
     return kernel
 
 
-def _walk(width: int) -> Any:
+def _walk(width: int, bits: int) -> Any:
     """walk(row, nodes, starts, depths, groups) -> float64 sum of one row's leaves."""
     lanes = range(width)
-    lines = [
-        "def walk(row, nodes, starts, depths, groups):", "    x, threshold, field, start, depth = f32(row), f32(nodes), u16(nodes), i64(starts), i64(depths)",
-        *(f"    t{s} = 0.0" for s in range(SUMS)), "    for g in range(groups):",
-        *(f"        b{k} = start[g * {width} + {k}]" for k in lanes), *(f"        i{k} = b{k}" for k in lanes),
-        "        for _ in range(depth[g]):",
-        *(f"            i{k} = b{k} + i64_(field[i{k} * 4 + 3]) + (0 if x[field[i{k} * 4 + 2]] <= threshold[i{k} * 2] else 1)" for k in lanes),
-        *(f"        t{k % SUMS} += threshold[i{k} * 2]" for k in lanes),
-        "    return ((t0 + t1) + t2) + t3",
-    ]
-    namespace: dict[str, Any] = {"f32": f32, "u16": u16, "i64": i64, "i64_": nb.int64, "__name__": "openinfer.generated"}
+    lines = ["def walk(row, nodes, starts, depths, groups):", "    x, threshold, link, start, depth = f32(row), f32(nodes), u32(nodes), i64(starts), i64(depths)"]
+    lines += [*(f"    t{s} = 0.0" for s in range(SUMS)), "    for g in range(groups):", *(f"        i{k} = start[g * {width} + {k}]" for k in lanes)]
+    lines.append("        for _ in range(depth[g]):")
+    for k in lanes:
+        lines.append(f"            w = i64_(link[i{k} * 2 + 1])")
+        lines.append(f"            i{k} = (w >> {bits}) + (1 if x[w & {(1 << bits) - 1}] > threshold[i{k} * 2] else 0)")
+    lines += [*(f"        t{k % SUMS} += threshold[i{k} * 2]" for k in lanes), "    return ((t0 + t1) + t2) + t3"]
+    namespace: dict[str, Any] = {"f32": f32, "u32": u32, "i64": i64, "i64_": nb.int64, "__name__": "openinfer.generated"}
     exec(compile("\n".join(lines), "<openinfer trees>", "exec"), namespace)
     return nb.njit(error_model="numpy")(namespace["walk"])
 

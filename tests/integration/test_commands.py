@@ -1,0 +1,91 @@
+"""The commands as a user types them: output, JSON, exit codes, one line on stderr."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+
+import numpy as np
+import onnx
+import pytest
+from models import mlp
+
+COMMAND = shutil.which("openinfer")
+pytestmark = pytest.mark.skipif(COMMAND is None, reason="the openinfer command is not on PATH; pip install '.[test]' in this environment")
+
+
+def openinfer(*arguments: str, cwd=None) -> subprocess.CompletedProcess:
+    return subprocess.run([str(COMMAND), *arguments], capture_output=True, text=True, timeout=120, cwd=cwd)
+
+
+@pytest.fixture
+def files(tmp_path):
+    onnx.save(mlp(), tmp_path / "m.onnx")
+    np.savez(tmp_path / "in.npz", x=np.random.default_rng(0).standard_normal((4, 40)).astype(np.float32))
+    return tmp_path
+
+
+def test_run_writes_and_verifies(files):
+    done = openinfer("run", "m.onnx", "--input", "in.npz", "--output", "out.npz", "--verify", "--json", cwd=files)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["errors"]["probabilities"] <= 1e-5
+    with np.load(files / "out.npz") as out:
+        assert out["probabilities"].shape == (4, 3)
+
+
+def test_check_names_what_runs_where(files):
+    report = json.loads(openinfer("check", "m.onnx", "--json", cwd=files).stdout)
+    assert report["fallback_nodes"] == 0 and report["compiled_nodes"] == 4
+    assert "compiled" in openinfer("check", "m.onnx", cwd=files).stdout
+
+
+def test_bench_interleaves(files):
+    done = openinfer("bench", "m.onnx", "--seconds", "0.3", "--json", cwd=files)
+    assert done.returncode == 0, done.stderr
+    (result,) = json.loads(done.stdout).values()
+    assert {side["name"] for side in result["sides"]} == {"openinfer bound", "openinfer refill", "openinfer run"}
+
+
+def test_workloads_are_described_and_exported(tmp_path):
+    assert "hft" in openinfer("workloads").stdout
+    done = openinfer("workloads", "hft", "--export", str(tmp_path / "out"), "--requests", "100")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "tick_mlp.onnx").exists() and len(list((tmp_path / "out").glob("*.parquet"))) == 8
+
+
+def test_configurations_are_shown_and_validated(tmp_path):
+    (tmp_path / "c.toml").write_text("[engine]\nthreads = 2\n")
+    assert json.loads(openinfer("config", "validate", "c.toml", "--json", cwd=tmp_path).stdout)["changed"] == {"engine.threads": 2}
+    assert "engine.threads" in openinfer("config", "show", "c.toml", cwd=tmp_path).stdout
+    (tmp_path / "bad.toml").write_text("[engine]\nthread = 2\n")
+    done = openinfer("config", "validate", "bad.toml", cwd=tmp_path)
+    assert done.returncode == 2 and "did you mean 'threads'" in done.stderr
+
+
+def test_doctor_and_version():
+    assert json.loads(openinfer("doctor", "--json").stdout)["isa"] in ("avx512", "avx2", "generic")
+    assert openinfer("--version").stdout.startswith("openinfer ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("run", "none.onnx", "--input", "in.npz"), "cannot read the model"),
+        (("run", "m.onnx", "--input", "none.npz"), "cannot read 'none.npz'"),
+        (("run", "m.onnx", "--input", "m.onnx"), "not an npz file"),
+        (("run", "m.onnx", "--input", "in.npz", "--config", "none.toml"), "cannot read the configuration"),
+        (("run", "m.onnx", "--input", "in.npz", "--output", "none/out.npz"), "none"),
+        (("check", "in.npz"), "not an ONNX model"),
+        (("bench",), "exactly one"),
+        (("bench", "m.onnx", "--against", "onnxruntim"), "did you mean 'onnxruntime'"),
+        (("bench", "--workload", "hf"), "unknown workload"),
+        (("workloads", "nope"), "unknown workload"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_2(files, arguments, words):
+    done = openinfer(*arguments, cwd=files)
+    assert done.returncode == 2
+    assert len(done.stderr.strip().splitlines()) == 1 and words in done.stderr
+    assert not (files / "out.npz").exists()
