@@ -205,8 +205,8 @@ class Engine:
                     self._fast = self._fast if self._closed else runner.run
             return results
         self._fast = runner.run
-        results = runner.run(arrays)
-        return results if results is not None else self._executor.run(arrays)
+        again = runner.run(arrays)
+        return again if again is not None else self._executor.run(arrays)
 
     def _open(self) -> None:
         if self._closed:

@@ -56,7 +56,9 @@ class Contender:
     call: Callable[[], object]
 
 
-def bench(model: str, config: Any, against: Sequence[str], batch: int, seconds: float, rows: Mapping[str, Array] | None = None) -> BenchResult:
+def bench(
+    model: str, config: Any, against: Sequence[str], batch: int, seconds: float, rows: Mapping[str, Array] | None = None
+) -> BenchResult:
     """Interleaved timings of `model` and its peers for `seconds`. Raises `InputError` for an unknown peer.
 
     `rows` are the requests to draw from, first axis the request; without them the inputs are random.
@@ -76,7 +78,9 @@ def bench(model: str, config: Any, against: Sequence[str], batch: int, seconds: 
 
 
 def _batches(rows: Mapping[str, Array], batch: int) -> list[dict[str, Array]]:
-    """Batches of requests in random order: successive requests of a trace resemble each other, which flatters code that branches on them."""
+    """Batches of requests in random order: successive requests of a trace resemble each other, which flatters code that branches on
+    them.
+    """
     order = np.random.default_rng(1).permutation(len(next(iter(rows.values()))))
     groups = [order[i : i + batch] for i in range(0, len(order) - batch + 1, batch)]
     return [{name: np.ascontiguousarray(array[group]) for name, array in rows.items()} for group in groups]
@@ -155,7 +159,6 @@ def _onnxruntime(model: str, first: Mapping[str, Array]) -> list[Contender]:
 def _lightgbm(model: str, first: Mapping[str, Array]) -> list[Contender]:
     """LightGBM's C single-row-fast call on the same trees; nothing to compare for other models and for batches."""
     import onnx
-
     from openinfer.workloads.lightgbm_text import lightgbm_text
 
     (name, row), *others = first.items()
@@ -177,8 +180,14 @@ def _single_row_fast(lightgbm: Any, text: str, name: str, row: Array) -> Contend
     mine, out, length, fast = row[0].copy(), np.empty(1), ctypes.c_int64(), ctypes.c_void_p()
     # Data of C_API_DTYPE_FLOAT32 (0), a normal prediction (0), all iterations.
     status = library.LGBM_BoosterPredictForMatSingleRowFastInit(
-        booster._handle, ctypes.c_int(0), ctypes.c_int(0), ctypes.c_int(-1), ctypes.c_int(0), ctypes.c_int32(mine.size),
-        ctypes.c_char_p(b"num_threads=1"), ctypes.byref(fast),
+        booster._handle,
+        ctypes.c_int(0),
+        ctypes.c_int(0),
+        ctypes.c_int(-1),
+        ctypes.c_int(0),
+        ctypes.c_int32(mine.size),
+        ctypes.c_char_p(b"num_threads=1"),
+        ctypes.byref(fast),
     )
     if status:
         raise InputError(f"LightGBM refuses the model: {library.LGBM_GetLastError()}")

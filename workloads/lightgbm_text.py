@@ -17,9 +17,17 @@ def lightgbm_text(model: Any, features: int) -> str:
     blocks = [_tree(index, tree, positions, values, weights) for index, (tree, positions) in enumerate(trees.items())]
     names = " ".join(f"Column_{i}" for i in range(features))
     head = [
-        "tree", "version=v4", "num_class=1", "num_tree_per_iteration=1", "label_index=0", f"max_feature_idx={features - 1}", "objective=regression",
-        f"feature_names={names}", "feature_infos=" + " ".join(["[-1e300:1e300]"] * features),
-        "tree_sizes=" + " ".join(str(len(block) + 1) for block in blocks), "",
+        "tree",
+        "version=v4",
+        "num_class=1",
+        "num_tree_per_iteration=1",
+        "label_index=0",
+        f"max_feature_idx={features - 1}",
+        "objective=regression",
+        f"feature_names={names}",
+        "feature_infos=" + " ".join(["[-1e300:1e300]"] * features),
+        "tree_sizes=" + " ".join(str(len(block) + 1) for block in blocks),
+        "",
     ]
     return "\n".join(head) + "\n" + "\n".join(blocks) + "\nend of trees\n\nparameters:\nend of parameters\n"
 
@@ -35,11 +43,26 @@ def _tree(index: int, tree: int, positions: dict[int, int], values: dict[str, An
 
     at = [positions[identity] for identity in inner]
     zeros, ones = [0] * len(inner), [1] * len(leaves)
-    return "\n".join([
-        f"Tree={index}", f"num_leaves={len(leaves)}", "num_cat=0", column("split_feature", [values["nodes_featureids"][p] for p in at]),
-        column("split_gain", zeros), column("threshold", [float(values["nodes_values"][p]) for p in at]), column("decision_type", [2] * len(inner)),
-        column("left_child", [number[left[p]] for p in at]), column("right_child", [number[right[p]] for p in at]),
-        column("leaf_value", [float(weights[tree, identity]) for identity in leaves]), column("leaf_weight", ones), column("leaf_count", ones),
-        column("internal_value", zeros), column("internal_weight", zeros), column("internal_count", [2] * len(inner)), "is_linear=0", "shrinkage=1",
-        "", "",
-    ])
+    return "\n".join(
+        [
+            f"Tree={index}",
+            f"num_leaves={len(leaves)}",
+            "num_cat=0",
+            column("split_feature", [values["nodes_featureids"][p] for p in at]),
+            column("split_gain", zeros),
+            column("threshold", [float(values["nodes_values"][p]) for p in at]),
+            column("decision_type", [2] * len(inner)),
+            column("left_child", [number[left[p]] for p in at]),
+            column("right_child", [number[right[p]] for p in at]),
+            column("leaf_value", [float(weights[tree, identity]) for identity in leaves]),
+            column("leaf_weight", ones),
+            column("leaf_count", ones),
+            column("internal_value", zeros),
+            column("internal_weight", zeros),
+            column("internal_count", [2] * len(inner)),
+            "is_linear=0",
+            "shrinkage=1",
+            "",
+            "",
+        ]
+    )

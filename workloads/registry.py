@@ -6,8 +6,9 @@ import functools
 import importlib
 from pathlib import Path
 
-from openinfer.errors import WorkloadError, suggest
 from openinfer.workloads.workload import Workload, load
+
+from openinfer.errors import WorkloadError, suggest
 
 # Workload → module that has `generate(regime, requests, seed) -> Trace`; workload.toml lies beside it.
 MODULES = {"hft": "openinfer.workloads.hft.traffic"}

@@ -37,8 +37,12 @@ class ReplayTimes:
 
 
 def replay_inline(
-    arrival_s: npt.NDArray[np.float64], serve: Callable[[int, int], object], *,
-    max_batch: int = 1, max_delay_us: int = 0, clock: Callable[[], int] = time.perf_counter_ns,
+    arrival_s: npt.NDArray[np.float64],
+    serve: Callable[[int, int], object],
+    *,
+    max_batch: int = 1,
+    max_delay_us: int = 0,
+    clock: Callable[[], int] = time.perf_counter_ns,
 ) -> ReplayTimes:
     """Call `serve(first, count)` for requests first … first + count - 1, each batch when it is due.
 

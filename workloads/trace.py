@@ -20,7 +20,9 @@ Array = npt.NDArray[Any]
 
 @dataclasses.dataclass(frozen=True)
 class Trace:
-    """`inputs` map a model input to an array whose first axis is the request; `arrival_s` are seconds from the start, ascending, or `None`."""
+    """`inputs` map a model input to an array whose first axis is the request; `arrival_s` are seconds from the start, ascending, or
+    `None`.
+    """
 
     inputs: Mapping[str, Array]
     arrival_s: npt.NDArray[np.float64] | None = None
@@ -67,7 +69,7 @@ def read(path: str | Path) -> Trace:
 def write(trace: Trace, path: str | Path) -> None:
     """Write the whole trace or nothing."""
     path = Path(path)
-    arrays = dict(trace.inputs)
+    arrays: dict[str, Any] = dict(trace.inputs)
     if trace.arrival_s is not None:
         arrays["arrival_s"] = trace.arrival_s
     if trace.labels is not None:

@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from openinfer.errors import WorkloadError, suggest
 from openinfer.workloads.trace import Trace
+
+from openinfer.errors import WorkloadError, suggest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +64,14 @@ def load(folder: Path, generate: Callable[[str, int, int], Trace]) -> Workload:
         name: Model(**{**values, "accuracy_interval": tuple(values["accuracy_interval"])}) for name, values in table["models"].items()
     }
     return Workload(
-        table["name"], table["description"], folder, table["main_model"], models, table["slo"], table["objective"], tuple(table["regimes"]),
-        {name: tuple(seeds) for name, seeds in table["splits"].items()}, generate,
+        table["name"],
+        table["description"],
+        folder,
+        table["main_model"],
+        models,
+        table["slo"],
+        table["objective"],
+        tuple(table["regimes"]),
+        {name: tuple(seeds) for name, seeds in table["splits"].items()},
+        generate,
     )

@@ -8,7 +8,6 @@ import typer
 
 from openinfer.cli.output import ConfigFile, Json, print_json, print_table
 
-
 REQUESTS = 4096  # distinct requests of a workload
 
 
@@ -41,7 +40,7 @@ def bench(
         return
     for name, result in results.items():
         print(f"{name}: batch {batch}, one thread, {result.rounds} interleaved rounds, distinct inputs")
-        rows = [
+        table = [
             (
                 side.name,
                 f"{side.p50_ns / 1e3:.3f}",
@@ -51,4 +50,4 @@ def bench(
             )
             for side in result.sides
         ]
-        print_table(("call", "p50 µs", "p99 µs", "faster than", "by a factor of"), rows)
+        print_table(("call", "p50 µs", "p99 µs", "faster than", "by a factor of"), table)

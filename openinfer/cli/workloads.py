@@ -28,7 +28,9 @@ def workloads(
         if json:
             print_json({item.name: item.description for item in found})
         else:
-            print_table(("workload", "models", "promise", "description"), [(w.name, ", ".join(w.models), w.slo, w.description) for w in found])
+            print_table(
+                ("workload", "models", "promise", "description"), [(w.name, ", ".join(w.models), w.slo, w.description) for w in found]
+            )
         return
     workload = registry.get(name)
     if export is not None:
@@ -46,9 +48,19 @@ def workloads(
         print_json({"written": written}) if json else print("\n".join(written))
         return
     if json:
-        print_json({"name": workload.name, "description": workload.description, "models": workload.models, "slo": workload.slo,
-                    "regimes": workload.regimes, "splits": workload.splits})
+        print_json(
+            {
+                "name": workload.name,
+                "description": workload.description,
+                "models": workload.models,
+                "slo": workload.slo,
+                "regimes": workload.regimes,
+                "splits": workload.splits,
+            }
+        )
         return
     print(f"{workload.name}: {workload.description}\npromise {workload.slo}, regimes {', '.join(workload.regimes)}")
-    print_table(("model", "measure", "held-out", "95% interval", "description"),
-                [(n, m.metric, m.accuracy, list(m.accuracy_interval), m.description) for n, m in workload.models.items()])
+    print_table(
+        ("model", "measure", "held-out", "95% interval", "description"),
+        [(n, m.metric, m.accuracy, list(m.accuracy_interval), m.description) for n, m in workload.models.items()],
+    )

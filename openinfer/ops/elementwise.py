@@ -124,6 +124,8 @@ def _divide(node: Node, values: Sequence[Value]) -> Expression:
 
 def _modulo(node: Node, values: Sequence[Value]) -> Expression:
     if values[0].dtype in FLOATS:
+        if not node.attribute("fmod", 0):
+            raise NotCompiled("a floating-point remainder with the divisor's sign")
         return ("Fmod", 0, 1)
     if node.attribute("fmod", 0):
         return ("Sub", 0, ("Mul", ("DivInt", 0, 1), 1))

@@ -327,7 +327,8 @@ def _lower_depth_to_space(node: Node, inputs: Inputs, outputs: Inputs, target: T
     x, y, b = required(inputs, 0), required(outputs, 0), node.attribute("blocksize")
     n, c, h, w = x.shape
     if node.op == "SpaceToDepth":
-        split, order = (n, c, h // b, b, w // b, b), (0, 3, 5, 1, 2, 4)
+        blocks_first = node.attribute("mode", "DCR") == "DCR"
+        split, order = (n, c, h // b, b, w // b, b), (0, 3, 5, 1, 2, 4) if blocks_first else (0, 1, 3, 5, 2, 4)
     elif node.attribute("mode", "DCR") == "DCR":
         split, order = (n, b, b, c // (b * b), h, w), (0, 3, 4, 1, 5, 2)
     else:

@@ -1,8 +1,9 @@
 """Tree ensembles as compact interleaved nodes. Pure NumPy, once per load.
 
 A node is 8 bytes: float32 threshold, and a uint32 whose low bits are the feature and whose high bits are the first child. The children of
-a node are neighbours: the walk goes to `child + (x[feature] > threshold)`. A leaf tests the extra feature that always holds -inf, so it stays where it is whatever its
-threshold, and its threshold is its value. Trees are sorted by depth, so that trees walked together end together.
+a node are neighbours: the walk goes to `child + (x[feature] > threshold)`. A leaf tests the extra feature that always holds -inf, so it
+stays where it is whatever its threshold, and its threshold is its value. Trees are sorted by depth, so that those walked together
+end together.
 """
 
 from __future__ import annotations
@@ -81,8 +82,13 @@ def _read_tree(
                 reached.add(child)
                 frontier.append(child)
     return Tree(
-        modes, [attributes["nodes_featureids"][row] for row in order], [attributes["nodes_values"][row] for row in order],
-        children[0], children[1], [tracks[row] for row in order], [weights.get((tree, node), 0.0) for node in ids],
+        modes,
+        [attributes["nodes_featureids"][row] for row in order],
+        [attributes["nodes_values"][row] for row in order],
+        children[0],
+        children[1],
+        [tracks[row] for row in order],
+        [weights.get((tree, node), 0.0) for node in ids],
     )
 
 
@@ -107,7 +113,9 @@ def check_compilable(trees: Sequence[Tree], features: int) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Packed:
-    """`nodes` of all trees; `starts` [trees] of each tree in `nodes`; `depths` [groups of `width` trees]: the steps that reach every leaf."""
+    """`nodes` of all trees; `starts` [trees] of each tree in `nodes`; `depths` [groups of `width` trees]: the steps that reach every
+    leaf.
+    """
 
     nodes: Array
     starts: Array
@@ -151,11 +159,23 @@ def _lay_out(tree: Tree, features: int) -> tuple[Array, int]:
 
 
 def pack_plain(trees: Sequence[Tree]) -> tuple[Array, Array]:
-    """The trees as written, for rows that hold NaN: [nodes, 7] float64 (mode, feature, threshold, true, false, NaN goes to true, value), starts."""
+    """The trees as written, for rows that hold NaN: [nodes, 7] float64 (mode, feature, threshold, true, false, NaN goes to true,
+    value), starts.
+    """
     modes = {"LEAF": 0, "BRANCH_LEQ": 1, "BRANCH_LT": 2, "BRANCH_GTE": 3, "BRANCH_GT": 4}
     rows, starts = [], [0]
     for tree in trees:
-        rows += list(zip(
-            (modes[mode] for mode in tree.modes), tree.features, tree.thresholds, tree.true, tree.false, tree.tracks_true, tree.values, strict=True))
+        rows += list(
+            zip(
+                (modes[mode] for mode in tree.modes),
+                tree.features,
+                tree.thresholds,
+                tree.true,
+                tree.false,
+                tree.tracks_true,
+                tree.values,
+                strict=True,
+            )
+        )
         starts.append(len(rows))
     return np.array(rows, np.float64), np.array(starts[:-1], np.int64)

@@ -55,14 +55,29 @@ def lower_regressor(node: Node, inputs: Sequence[Value | None], outputs: Sequenc
     key = f"{node.outputs[0]}:{width}"
     count = len(set(node.attributes["nodes_treeids"]))
     operands = (
-        x, Packed(f"{key}:nodes", lambda: packed().nodes), Packed(f"{key}:starts", lambda: packed().starts),
-        Packed(f"{key}:depths", lambda: packed().depths), Packed(f"{key}:plain", lambda: tree_packing.pack_plain(trees())[0]),
-        Packed(f"{key}:plain starts", lambda: tree_packing.pack_plain(trees())[1]), Packed(f"{key}:scale", scale),
-        Scratch("row", 4 * (features + 1), per_thread=True), y,
+        x,
+        Packed(f"{key}:nodes", lambda: packed().nodes),
+        Packed(f"{key}:starts", lambda: packed().starts),
+        Packed(f"{key}:depths", lambda: packed().depths),
+        Packed(f"{key}:plain", lambda: tree_packing.pack_plain(trees())[0]),
+        Packed(f"{key}:plain starts", lambda: tree_packing.pack_plain(trees())[1]),
+        Packed(f"{key}:scale", scale),
+        Scratch("row", 4 * (features + 1), per_thread=True),
+        y,
     )
     groups = -(-count // width)
     cost = 50 + x.shape[0] * groups * width * 10 * STEP_NS
-    return [Step("trees", {"width": width, "bits": tree_packing.feature_bits(features)}, operands, (groups, count, features), x.shape[0], cost, (7, 8))]
+    return [
+        Step(
+            "trees",
+            {"width": width, "bits": tree_packing.feature_bits(features)},
+            operands,
+            (groups, count, features),
+            x.shape[0],
+            cost,
+            (7, 8),
+        )
+    ]
 
 
 OPERATORS = {("ai.onnx.ml", "TreeEnsembleRegressor"): Operator(infer_regressor, lower_regressor)}

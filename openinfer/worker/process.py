@@ -26,6 +26,9 @@ _TAIL_BYTES = 4000
 class Worker:
     """A child process that holds the object made by `factory` ("module:function") from `spec` (JSON-able)."""
 
+    _ready: bool
+    _startup_s: float
+
     def __init__(
         self, factory: str, spec: Mapping[str, Any], *, name: str = "worker", environment: Mapping[str, str] | None = None,
         start_timeout_s: float = 120.0,

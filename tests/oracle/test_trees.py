@@ -6,10 +6,10 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
+from openinfer.workloads import registry
 
 import openinfer
 from openinfer.errors import HostileModelError
-from openinfer.workloads import registry
 
 
 def ensemble(rng: np.random.Generator, trees: int, features: int, modes: tuple[str, ...], tracks: bool) -> onnx.ModelProto:
@@ -26,8 +26,9 @@ def ensemble(rng: np.random.Generator, trees: int, features: int, modes: tuple[s
             counter[0] += 1
             leaf = depth == 0 or rng.random() < 0.2
             threshold = float(np.float32(rng.choice(specials) if rng.random() < 0.3 else rng.standard_normal()))
-            for name, value in zip(names[:8], (tree, node, int(rng.integers(features)), threshold, "LEAF" if leaf else str(rng.choice(modes)), 0, 0,
-                                               int(tracks and rng.random() < 0.5)), strict=True):
+            mode, tracked = "LEAF" if leaf else str(rng.choice(modes)), int(tracks and rng.random() < 0.5)
+            row = (tree, node, int(rng.integers(features)), threshold, mode, 0, 0, tracked)
+            for name, value in zip(names[:8], row, strict=True):
                 columns[name].append(value)
             if leaf:
                 for name, value in zip(names[8:], (tree, node, 0, float(np.float32(rng.standard_normal()))), strict=True):
@@ -104,7 +105,11 @@ def test_the_gbdt_of_hft_agrees_with_lightgbm():
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"nodes_truenodeids": [0, 0, 0]}, "reached twice"), ({"nodes_truenodeids": [7, 0, 0]}, "does not exist"), ({"nodes_featureids": [9, 0, 0]}, "feature 9")],
+    [
+        ({"nodes_truenodeids": [0, 0, 0]}, "reached twice"),
+        ({"nodes_truenodeids": [7, 0, 0]}, "does not exist"),
+        ({"nodes_featureids": [9, 0, 0]}, "feature 9"),
+    ],
 )
 def test_hostile_trees_are_refused(change, message):
     columns = {

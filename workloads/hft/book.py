@@ -8,6 +8,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -72,7 +73,7 @@ class Book:
     """The two sides; `apply` returns the messages that one event causes."""
 
     def __init__(self, generator: np.random.Generator, mid: int = 10_000) -> None:
-        self._draws = iter(())
+        self._draws: Iterator[float] = iter(())
         self._generator = generator
         self.bids, self.asks = Side(BUY), Side(SELL)
         self._orders = 0
@@ -93,9 +94,9 @@ class Book:
     def levels(self, depth: int) -> npt.NDArray[np.int64]:
         """[depth, 4]: ask price, ask size, bid price, bid size, the columns of a LOBSTER order book file; prices in ticks."""
         asks, bids = self.asks, self.bids
-        return np.array([
-            (a, asks.volume[a], b, bids.volume[b]) for a, b in zip(asks.prices[:depth], bids.prices[:depth], strict=True)
-        ], np.int64)
+        return np.array(
+            [(a, asks.volume[a], b, bids.volume[b]) for a, b in zip(asks.prices[:depth], bids.prices[:depth], strict=True)], np.int64
+        )
 
     def _limit(self, side: Side, other: Side) -> Message:
         spread = abs(other.prices[0] - side.prices[0])

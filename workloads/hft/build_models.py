@@ -1,6 +1,7 @@
 """Trains the models of `hft` and writes them beside this file, with their held-out accuracy in workload.toml: `python build_models.py`.
 
-Needs the extra `models`. The traces come from seeds that no split uses. Training is seeded; rebuilt models agree up to the libraries' rounding.
+Needs the extra `models`. The traces come from seeds that no split uses. Training is seeded; rebuilt models agree up to the libraries'
+rounding.
 """
 
 from __future__ import annotations
@@ -13,11 +14,10 @@ import lightgbm
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
-from sklearn.metrics import r2_score
-from sklearn.neural_network import MLPClassifier
-
 from openinfer.workloads.hft.traffic import generate
 from openinfer.workloads.trace import Trace
+from sklearn.metrics import r2_score
+from sklearn.neural_network import MLPClassifier
 
 HERE = Path(__file__).parent
 TRAINING, HELD_OUT = (9001, 9002, 9003), (9101, 9102)
@@ -40,8 +40,10 @@ def train_mlp(x: Any, y: Any) -> onnx.ModelProto:
     biases[0] = biases[0] - mean @ weights[0]
     nodes, constants, value = [], [], "x"
     for index, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
-        constants += [numpy_helper.from_array(weight.astype(np.float32), f"weight{index}"),
-                      numpy_helper.from_array(bias.astype(np.float32), f"bias{index}")]
+        constants += [
+            numpy_helper.from_array(weight.astype(np.float32), f"weight{index}"),
+            numpy_helper.from_array(bias.astype(np.float32), f"bias{index}"),
+        ]
         nodes.append(helper.make_node("Gemm", [value, f"weight{index}", f"bias{index}"], [f"dense{index}"]))
         value = f"dense{index}"
         if index < len(weights) - 1:
@@ -54,17 +56,48 @@ def train_mlp(x: Any, y: Any) -> onnx.ModelProto:
 def train_gbdt(x: Any, y: Any) -> onnx.ModelProto:
     """500 trees of 63 leaves that predict the direction (-1, 0, 1) by squared error."""
     booster = lightgbm.train(
-        {"objective": "regression", "num_leaves": LEAVES, "learning_rate": 0.03, "min_data_in_leaf": 40, "boost_from_average": False,
-         "seed": 1, "deterministic": True, "num_threads": 2, "verbosity": -1},
-        lightgbm.Dataset(x.astype(np.float64), y - 1.0), TREES,
+        {
+            "objective": "regression",
+            "num_leaves": LEAVES,
+            "learning_rate": 0.03,
+            "min_data_in_leaf": 40,
+            "boost_from_average": False,
+            "seed": 1,
+            "deterministic": True,
+            "num_threads": 2,
+            "verbosity": -1,
+        },
+        lightgbm.Dataset(x.astype(np.float64), y - 1.0),
+        TREES,
     )
-    columns: dict[str, list[Any]] = {name: [] for name in (
-        "nodes_treeids", "nodes_nodeids", "nodes_featureids", "nodes_values", "nodes_modes", "nodes_truenodeids", "nodes_falsenodeids",
-        "target_treeids", "target_nodeids", "target_ids", "target_weights")}
+    columns: dict[str, list[Any]] = {
+        name: []
+        for name in (
+            "nodes_treeids",
+            "nodes_nodeids",
+            "nodes_featureids",
+            "nodes_values",
+            "nodes_modes",
+            "nodes_truenodeids",
+            "nodes_falsenodeids",
+            "target_treeids",
+            "target_nodeids",
+            "target_ids",
+            "target_weights",
+        )
+    }
     for tree, info in enumerate(booster.dump_model()["tree_info"]):
         add_node(columns, tree, info["tree_structure"], [0])
-    node = helper.make_node("TreeEnsembleRegressor", ["x"], ["score"], domain="ai.onnx.ml", n_targets=1, aggregate_function="SUM",
-                            post_transform="NONE", **columns)
+    node = helper.make_node(
+        "TreeEnsembleRegressor",
+        ["x"],
+        ["score"],
+        domain="ai.onnx.ml",
+        n_targets=1,
+        aggregate_function="SUM",
+        post_transform="NONE",
+        **columns,
+    )
     return model("gbdt", [node], [], ("score", 1), [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 3)])
 
 
@@ -75,11 +108,23 @@ def add_node(columns: dict[str, list[Any]], tree: int, structure: dict[str, Any]
     leaf = "leaf_value" in structure
     position = len(columns["nodes_nodeids"])
     feature, threshold = (0, np.float32(0)) if leaf else (structure["split_feature"], rounded_down(structure["threshold"]))
-    for name, value in (("nodes_treeids", tree), ("nodes_nodeids", identity), ("nodes_featureids", feature), ("nodes_values", float(threshold)),
-                        ("nodes_modes", "LEAF" if leaf else "BRANCH_LEQ"), ("nodes_truenodeids", 0), ("nodes_falsenodeids", 0)):
+    for name, value in (
+        ("nodes_treeids", tree),
+        ("nodes_nodeids", identity),
+        ("nodes_featureids", feature),
+        ("nodes_values", float(threshold)),
+        ("nodes_modes", "LEAF" if leaf else "BRANCH_LEQ"),
+        ("nodes_truenodeids", 0),
+        ("nodes_falsenodeids", 0),
+    ):
         columns[name].append(value)
     if leaf:
-        for name, value in (("target_treeids", tree), ("target_nodeids", identity), ("target_ids", 0), ("target_weights", structure["leaf_value"])):
+        for name, value in (
+            ("target_treeids", tree),
+            ("target_nodeids", identity),
+            ("target_ids", 0),
+            ("target_weights", structure["leaf_value"]),
+        ):
             columns[name].append(value)
     else:
         columns["nodes_truenodeids"][position] = add_node(columns, tree, structure["left_child"], counter)
@@ -96,8 +141,12 @@ def rounded_down(threshold: float) -> Any:
 def model(name: str, nodes: list[Any], constants: list[Any], output: tuple[str, int], opsets: list[Any]) -> onnx.ModelProto:
     """A checked model with a symbolic batch."""
     graph = helper.make_graph(
-        nodes, name, [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 40])],
-        [helper.make_tensor_value_info(output[0], TensorProto.FLOAT, ["batch", output[1]])], constants)
+        nodes,
+        name,
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 40])],
+        [helper.make_tensor_value_info(output[0], TensorProto.FLOAT, ["batch", output[1]])],
+        constants,
+    )
     proto = helper.make_model(graph, opset_imports=opsets, ir_version=9, producer_name="openinfer")
     onnx.checker.check_model(proto)
     return proto

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +18,9 @@ Ints = npt.NDArray[np.int64]
 
 @dataclasses.dataclass(frozen=True)
 class Hawkes:
-    """`base` μ in events per second, shape [d]; `branching` α, shape [d, d]: expected children of type i per event of type j; `decay` β in 1/s."""
+    """`base` μ in events per second, shape [d]; `branching` α, shape [d, d]: expected children of type i per event of type j; `decay`
+    β in 1/s.
+    """
 
     base: Floats
     branching: Floats
@@ -36,7 +39,8 @@ class Hawkes:
         excited = [0.0] * len(base)
         times, types = np.empty(events), np.empty(events, np.int64)
         now, count = 0.0, 0
-        waits, choices = iter(()), iter(())
+        waits: Iterator[float] = iter(())
+        choices: Iterator[float] = iter(())
         while count < events:
             try:
                 wait, choice = next(waits), next(choices)

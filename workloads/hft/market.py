@@ -6,7 +6,6 @@ import dataclasses
 
 import numpy as np
 import numpy.typing as npt
-
 from openinfer.workloads.hft.book import DEPTH, EXECUTE, TICK, Book
 from openinfer.workloads.hft.hawkes import Hawkes
 

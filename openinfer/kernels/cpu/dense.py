@@ -72,7 +72,7 @@ def _tile(vector: VectorType, k: int, rows: int, vectors: int, activation: str |
     together = PARALLEL_CHAINS if rows == 1 else 1
     cells = [(i, j) for i in range(rows) for j in range(vectors)]
 
-    @intrinsic  # type: ignore[untyped-decorator]
+    @intrinsic
     def tile(typing_context: Any, a: Any, lda: Any, panel: Any, bias: Any, c: Any, ldc: Any, columns: Any) -> Any:
         def emit(context: Any, b: Any, signature: Any, args: Any) -> Any:
             pa, pb, pbias, pc = (b.inttoptr(args[index], ir.PointerType()) for index in (0, 2, 3, 4))

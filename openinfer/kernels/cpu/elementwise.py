@@ -33,7 +33,7 @@ TEMPLATES = {
     "DivFloat": "({0} / {1})",
     "DivInt": "quotient({0}, {1})",
     "ModInt": "remainder({0}, {1})",
-    "Fmod": "fmod({0}, {1})",
+    "Fmod": "math.fmod({0}, {1})",
     "Abs": "abs({0})",
     "Sqrt": "math.sqrt({0})",
     "Exp": "exp({0})",
@@ -145,7 +145,9 @@ def clip(x: Any, low: Any, high: Any) -> Any:
 def elementwise(
     *, expression: tuple[Any, ...], operands: tuple[str, ...], arithmetic: str, output: str, inner: tuple[int, ...], outer: int
 ) -> Any:
-    """A kernel for `expression`, a nested tuple: (operator, argument, …, (parameter, value), …); an integer argument is an operand's number.
+    """A kernel for `expression`, a nested tuple: (operator, argument, …, (parameter, value), …).
+
+    An integer argument is an operand's number.
 
     `inner` holds, per operand, 1 where it advances along the inner dimension and 0 where it is broadcast; `outer` counts the outer
     dimensions.
@@ -182,7 +184,6 @@ def elementwise(
         "R": NUMBA_TYPES[output],
         "Q": POINTERS[output],
         "rint": _rint(arithmetic),
-        "fmod": math.fmod,
         "exp": EXP.get(arithmetic),
         "tanh": TANH.get(arithmetic),
         "sigmoid": SIGMOID.get(arithmetic),

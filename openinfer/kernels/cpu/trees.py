@@ -29,8 +29,20 @@ def trees(*, width: int, bits: int) -> Any:
 
     @nb.njit(error_model="numpy")
     def kernel(
-        x: int, nodes: int, starts: int, depths: int, plain: int, plain_starts: int, scale: int, row: int, y: int,
-        groups: int, count: int, features: int, low: int, high: int,
+        x: int,
+        nodes: int,
+        starts: int,
+        depths: int,
+        plain: int,
+        plain_starts: int,
+        scale: int,
+        row: int,
+        y: int,
+        groups: int,
+        count: int,
+        features: int,
+        low: int,
+        high: int,
     ) -> None:
         given, mine, out, factors = f32(x), f32(row), f32(y), f64(scale)
         mine[features] = -np.inf
@@ -49,8 +61,15 @@ def trees(*, width: int, bits: int) -> Any:
 def _walk(width: int, bits: int) -> Any:
     """walk(row, nodes, starts, depths, groups) -> float64 sum of one row's leaves."""
     lanes = range(width)
-    lines = ["def walk(row, nodes, starts, depths, groups):", "    x, threshold, link, start, depth = f32(row), f32(nodes), u32(nodes), i64(starts), i64(depths)"]
-    lines += [*(f"    t{s} = 0.0" for s in range(SUMS)), "    for g in range(groups):", *(f"        i{k} = start[g * {width} + {k}]" for k in lanes)]
+    lines = [
+        "def walk(row, nodes, starts, depths, groups):",
+        "    x, threshold, link, start, depth = f32(row), f32(nodes), u32(nodes), i64(starts), i64(depths)",
+    ]
+    lines += [
+        *(f"    t{s} = 0.0" for s in range(SUMS)),
+        "    for g in range(groups):",
+        *(f"        i{k} = start[g * {width} + {k}]" for k in lanes),
+    ]
     lines.append("        for _ in range(depth[g]):")
     for k in lanes:
         lines.append(f"            w = i64_(link[i{k} * 2 + 1])")
@@ -63,7 +82,9 @@ def _walk(width: int, bits: int) -> Any:
 
 @nb.njit(error_model="numpy")
 def plain_walk(row: int, plain: int, starts: int, count: int) -> Any:
-    """The sum of one row's leaves, with ONNX's treatment of NaN: a comparison with NaN is false, unless the node sends NaN to its true branch."""
+    """The sum of one row's leaves, with ONNX's treatment of NaN: a comparison with NaN is false, unless the node sends NaN to its true
+    branch.
+    """
     x, node, start = f32(row), f64(plain), i64(starts)
     total = 0.0
     for tree in range(count):
@@ -81,5 +102,5 @@ def plain_walk(row: int, plain: int, starts: int, count: int) -> Any:
             else:
                 taken = value > threshold
             at = start[tree] + int(node[at * 7 + 3] if taken else node[at * 7 + 4])
-        total += np.float32(node[at * 7 + 6])
+        total += float(np.float32(node[at * 7 + 6]))
     return total

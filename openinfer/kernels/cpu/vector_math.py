@@ -17,7 +17,7 @@ from numba.extending import intrinsic
 _LLVM = {types.float32: (ir.FloatType(), ir.IntType(32), "f32"), types.float64: (ir.DoubleType(), ir.IntType(64), "f64")}
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def fma(typing_context: Any, a: Any, b: Any, c: Any) -> Any:
     """a · b + c, rounded once."""
 
@@ -29,7 +29,7 @@ def fma(typing_context: Any, a: Any, b: Any, c: Any) -> Any:
     return a(a, a, a), emit
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def nearest(typing_context: Any, a: Any) -> Any:
     """The nearest integer, halves to even."""
 
@@ -41,7 +41,7 @@ def nearest(typing_context: Any, a: Any) -> Any:
     return a(a), emit
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def power_of_two(typing_context: Any, like: Any, exponent: Any) -> Any:
     """2 ** exponent for an integer-valued float exponent in the normal range, built from its bits."""
 

@@ -35,7 +35,7 @@ def test_counting_blocks_instead_of_processes_would_not_cover() -> None:
         default, candidate = simulated_rounds(rng, 1, blocks=64), simulated_rounds(rng, 1, blocks=64)
         interval = block_effect(default[0], candidate[0], process_sd=0.0, confidence=0.99)
         missed += not interval.low <= 1 <= interval.high
-    assert missed > 20
+    assert missed > 10  # 2 are expected of an interval that keeps its word
 
 
 def test_process_spread_widens_the_search_estimate() -> None:

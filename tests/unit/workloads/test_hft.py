@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.optimize import minimize
-
-import openinfer
-from openinfer.errors import WorkloadError
 from openinfer.workloads import registry, trace
 from openinfer.workloads.hft.book import DEPTH, TICK
 from openinfer.workloads.hft.hawkes import Hawkes
 from openinfer.workloads.hft.market import features, regime, session
 from openinfer.workloads.replay import replay_inline
+from scipy.optimize import minimize
+
+import openinfer
+from openinfer.errors import WorkloadError
 
 
 def test_hawkes_parameters_are_recovered_by_maximum_likelihood():
