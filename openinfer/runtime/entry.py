@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from openinfer.errors import OverloadError
-from openinfer.runtime import entry_ir as words
 from openinfer.runtime import entry_layout, entry_native
+from openinfer.runtime import entry_run_ir as words
 
 Table = np.ndarray[Any, np.dtype[np.int64]]
 
