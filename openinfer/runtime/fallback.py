@@ -77,7 +77,8 @@ def known_wrong(node: Node) -> str:
         for output in body.output[1 + carried :]:
             if not output.type.tensor_type.HasField("shape") or not output.type.tensor_type.shape.dim:
                 return f"the fallback gives the scan output {output.name!r} of scalars an extra dimension"
-    if node.op == "If" and not node.domain and any(output.type.HasField("optional_type") for output in node.attribute("then_branch").output):
+    branch = node.attribute("then_branch").output if node.op == "If" and not node.domain else ()
+    if any(output.type.HasField("optional_type") for output in branch):
         return "the fallback gives optional outputs of a branch an extra dimension"
     if node.op == "QuantizeLinear" and node.attribute("block_size", 0) and len([name for name in node.inputs if name]) < 3:
         return "the fallback loses the shape of blocked quantization without a zero point"

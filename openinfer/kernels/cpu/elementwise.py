@@ -33,7 +33,7 @@ TEMPLATES = {
     "DivFloat": "({0} / {1})",
     "DivInt": "quotient({0}, {1})",
     "ModInt": "remainder({0}, {1})",
-    "Fmod": "math.fmod({0}, {1})",
+    "Fmod": "np.fmod({0}, {1})",
     "Abs": "abs({0})",
     "Sqrt": "math.sqrt({0})",
     "Exp": "exp({0})",
