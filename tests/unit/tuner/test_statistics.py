@@ -32,7 +32,7 @@ def test_counting_blocks_instead_of_processes_would_not_cover() -> None:
     rng = np.random.default_rng(SEED)
     missed = 0
     for _ in range(200):
-        default, candidate = simulated_rounds(rng, 1, blocks=64), simulated_rounds(rng, 1, blocks=64)
+        default, candidate = (simulated_rounds(rng, 1, blocks=64, block_sd=0.002) for _ in range(2))
         interval = block_effect(default[0], candidate[0], process_sd=0.0, confidence=0.99)
         missed += not interval.low <= 1 <= interval.high
     assert missed > 10  # 2 are expected of an interval that keeps its word
