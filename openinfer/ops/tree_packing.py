@@ -2,8 +2,7 @@
 
 A node is 8 bytes: float32 threshold, and a uint32 whose low bits are the feature and whose high bits are the first child. The children of
 a node are neighbours: the walk goes to `child + (x[feature] > threshold)`. A leaf tests the extra feature that always holds -inf, so it
-stays where it is whatever its threshold, and its threshold is its value. Trees are sorted by depth, so that those walked together
-end together.
+stays where it is whatever its threshold, and its threshold is its value.
 """
 
 from __future__ import annotations
@@ -113,33 +112,40 @@ def check_compilable(trees: Sequence[Tree], features: int) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Packed:
-    """`nodes` of all trees; `starts` [trees] of each tree in `nodes`; `depths` [groups of `width` trees]: the steps that reach every
-    leaf.
+    """`nodes` of all trees and, last, one lone leaf of value 0; `starts`: the root of each tree, then `width` times the lone leaf.
+
+    `count` is the number of trees, empty ones that fill the last group of `width` included.
     """
 
     nodes: Array
     starts: Array
-    depths: Array
+    count: int
+
+
+def padded(trees: int, width: int) -> int:
+    """The number of trees in whole groups."""
+    return -(-trees // width) * width
 
 
 def pack(trees: Sequence[Tree], features: int, width: int) -> Packed:
-    """Trees sorted by depth, padded with empty trees (one leaf of value 0) to whole groups of `width`."""
-    laid = sorted((_lay_out(tree, features) for tree in trees), key=lambda item: item[1])
-    empty = np.array([(0.0, features)], NODE)
-    laid += [(empty.copy(), 0) for _ in range(-len(laid) % width)]
-    starts = np.cumsum([0, *(len(nodes) for nodes, _ in laid)])[:-1]
-    depths = [max(depth for _, depth in laid[first : first + width]) for first in range(0, len(laid), width)]
-    for (nodes, _), start in zip(laid, starts.tolist(), strict=True):
-        nodes["link"] += np.uint32(start << feature_bits(features))
-    return Packed(np.concatenate([nodes for nodes, _ in laid]), starts.astype(np.int64), np.array(depths, np.int64))
+    """Trees in the order of the file, in whole groups of `width`."""
+    shift = feature_bits(features)
+    laid = [_lay_out(tree, features) for tree in trees]
+    starts = np.cumsum([0, *(len(nodes) for nodes in laid)])
+    for nodes, start in zip(laid, starts.tolist(), strict=False):
+        nodes["link"] += np.uint32(start << shift)
+    lone = int(starts[-1])
+    count = padded(len(trees), width)
+    laid.append(np.array([(0.0, features | lone << shift)], NODE))
+    roots = np.concatenate([starts[:-1], np.full(count - len(trees) + width, lone)])
+    return Packed(np.concatenate(laid), roots.astype(np.int32), count)
 
 
-def _lay_out(tree: Tree, features: int) -> tuple[Array, int]:
-    """Breadth-first nodes with neighbouring children, and the depth."""
+def _lay_out(tree: Tree, features: int) -> Array:
+    """Breadth-first nodes with neighbouring children."""
     nodes, shift = np.zeros(len(tree.modes) + 1, NODE), feature_bits(features)
-    level, used, depth = [(0, 0)], 1, -1
+    level, used = [(0, 0)], 1
     while level:
-        depth += 1
         below: list[tuple[int, int]] = []
         for source, place in level:
             mode, threshold = tree.modes[source], np.float32(tree.thresholds[source])
@@ -155,7 +161,7 @@ def _lay_out(tree: Tree, features: int) -> tuple[Array, int]:
             below += [(low, used), (high, used + 1)]
             used += 2
         level = below
-    return nodes[:used], depth
+    return nodes[:used]
 
 
 def pack_plain(trees: Sequence[Tree]) -> tuple[Array, Array]:

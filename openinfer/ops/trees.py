@@ -11,8 +11,8 @@ from openinfer.ir.graph import Array, Node, TensorType
 from openinfer.ops import tree_packing
 from openinfer.ops._base import Alias, NotCompiled, Operator, Packed, Scratch, Step, Target, Value, required
 
-INTERLEAVE = 16
-STEP_NS = 1.3
+INTERLEAVE = 12
+TREE_NS = 8.0
 
 
 def infer_regressor(node: Node, inputs: Sequence[Value | None]) -> list[TensorType]:
@@ -54,30 +54,22 @@ def lower_regressor(node: Node, inputs: Sequence[Value | None], outputs: Sequenc
 
     key = f"{node.outputs[0]}:{width}"
     count = len(set(node.attributes["nodes_treeids"]))
+    padded = tree_packing.padded(count, width)
     operands = (
         x,
         Packed(f"{key}:nodes", lambda: packed().nodes),
         Packed(f"{key}:starts", lambda: packed().starts),
-        Packed(f"{key}:depths", lambda: packed().depths),
         Packed(f"{key}:plain", lambda: tree_packing.pack_plain(trees())[0]),
         Packed(f"{key}:plain starts", lambda: tree_packing.pack_plain(trees())[1]),
         Packed(f"{key}:scale", scale),
         Scratch("row", 4 * (features + 1), per_thread=True),
+        Scratch("places", 4 * (padded + width), per_thread=True),
+        Scratch("queue", 4 * (padded + 2 * width), per_thread=True),
         y,
     )
-    groups = -(-count // width)
-    cost = 50 + x.shape[0] * groups * width * 10 * STEP_NS
-    return [
-        Step(
-            "trees",
-            {"width": width, "bits": tree_packing.feature_bits(features)},
-            operands,
-            (groups, count, features),
-            x.shape[0],
-            cost,
-            (7, 8),
-        )
-    ]
+    cost = 50 + x.shape[0] * padded * TREE_NS
+    statics = {"width": width, "bits": tree_packing.feature_bits(features), "features": features}
+    return [Step("trees", statics, operands, (padded, count), x.shape[0], cost, (6, 7, 8, 9))]
 
 
 OPERATORS = {("ai.onnx.ml", "TreeEnsembleRegressor"): Operator(infer_regressor, lower_regressor)}

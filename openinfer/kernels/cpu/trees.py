@@ -1,12 +1,11 @@
 """Tree ensembles by interleaved traversal: `width` trees walk one row together, so that their cache misses overlap.
 
-    for each group of trees of similar depth:
-        i0 = i1 = … = first node of each tree
-        for each level: i0 = child[i0] + (x[feature[i0]] > threshold[i0]); i1 = …
-        sum[0] += threshold[i0]; sum[1] += threshold[i1]; …        # a leaf's threshold is its value
+    for each group of trees: walk FIRST levels, note each tree's place; queue the trees that are not at a leaf yet
+    while the queue is not empty: for each group of the queue: walk NEXT levels; keep the trees that are not at a leaf yet
+    sum the places' thresholds                          # a leaf's threshold is its value
 
-Four float64 sums, by position within the sorted trees, joined in order: the same bits for every width that is a multiple of four.
-A row that holds NaN takes the plain walk over the trees as the file has them.
+The queue is compacted without branches. Sums are four float64 chains by the tree's position in the file, joined in order: the same bits
+for every width. A row that holds NaN takes the plain walk over the trees as the file has them.
 """
 
 from __future__ import annotations
@@ -17,32 +16,21 @@ from typing import Any
 import numba as nb
 import numpy as np
 
-from openinfer.kernels.cpu.pointers import f32, f64, i64, u32
+from openinfer.kernels.cpu.pointers import f32, f64, i32, i64, u32
 
 SUMS = 4
+FIRST, NEXT = 7, 3  # levels; boosted trees are mostly through after the first walk
 
 
 @functools.cache
-def trees(*, width: int, bits: int) -> Any:
-    """trees(x, nodes, starts, depths, plain, plain_starts, scale, row, y, groups, count, features, low, high): a block is a row."""
-    walk = _walk(width, bits)
+def trees(*, width: int, bits: int, features: int) -> Any:
+    """trees(x, nodes, starts, plain, plain_starts, scale, row, places, queue, y, padded, count, low, high): a block is a row."""
+    walk = _walk(width, bits, features)
 
     @nb.njit(error_model="numpy")
     def kernel(
-        x: int,
-        nodes: int,
-        starts: int,
-        depths: int,
-        plain: int,
-        plain_starts: int,
-        scale: int,
-        row: int,
-        y: int,
-        groups: int,
-        count: int,
-        features: int,
-        low: int,
-        high: int,
+        x: int, nodes: int, starts: int, plain: int, plain_starts: int, scale: int, row: int, places: int, queue: int, y: int,
+        padded: int, count: int, low: int, high: int,
     ) -> None:
         given, mine, out, factors = f32(x), f32(row), f32(y), f64(scale)
         mine[features] = -np.inf
@@ -52,30 +40,47 @@ def trees(*, width: int, bits: int) -> Any:
                 value = given[index * features + j]
                 mine[j] = value
                 unordered += value != value
-            total = walk(row, nodes, starts, depths, groups) if unordered == 0 else plain_walk(row, plain, plain_starts, count)
+            total = walk(row, nodes, starts, places, queue, padded) if unordered == 0 else plain_walk(row, plain, plain_starts, count)
             out[index] = np.float32(total * factors[0] + factors[1])
 
     return kernel
 
 
-def _walk(width: int, bits: int) -> Any:
-    """walk(row, nodes, starts, depths, groups) -> float64 sum of one row's leaves."""
-    lanes = range(width)
+def _walk(width: int, bits: int, features: int) -> Any:
+    """walk(row, nodes, starts, places, queue, padded) -> float64 sum of one row's leaves."""
+    lanes, mask = range(width), (1 << bits) - 1
+    step = [
+        line for k in lanes for line in
+        (f"w = i64_(link[i{k} * 2 + 1])", f"i{k} = (w >> {bits}) + (1 if x[w & {mask}] > threshold[i{k} * 2] else 0)")
+    ]
+
+    def note(indent: str, tree: str) -> list[str]:
+        """Store each place; queue the trees that are not at a leaf."""
+        lines = [f"{indent}place[{tree.format(k)}] = i{k}" for k in lanes]
+        for k in lanes:
+            lines += [f"{indent}waiting[n] = {tree.format(k)}", f"{indent}n += 1 if (link[i{k} * 2 + 1] & {mask}) != {features} else 0"]
+        return lines
+
+    pad = [f"for k in range({width}):", "    waiting[n + k] = padded"]
     lines = [
-        "def walk(row, nodes, starts, depths, groups):",
-        "    x, threshold, link, start, depth = f32(row), f32(nodes), u32(nodes), i64(starts), i64(depths)",
+        "def walk(row, nodes, starts, places, queue, padded):",
+        "    x, threshold, link, start, place, waiting = f32(row), f32(nodes), u32(nodes), i32(starts), i32(places), i32(queue)",
+        "    place[padded] = start[padded]", "    n = 0", f"    for g in range(0, padded, {width}):",
+        *(f"        i{k} = i64_(start[g + {k}])" for k in lanes),
+        f"        for _ in range({FIRST}):",
+        *(f"            {line}" for line in step),
+        *note("        ", "g + {}"),
+        *(f"    {line}" for line in pad),
+        "    while n > 0:", "        left = n", "        n = 0", f"        for g in range(0, left, {width}):",
+        *(f"            j{k} = waiting[g + {k}]" for k in lanes), *(f"            i{k} = i64_(place[j{k}])" for k in lanes),
+        f"            for _ in range({NEXT}):", *(f"                {line}" for line in step), *note("            ", "j{}"),
+        *(f"        {line}" for line in pad),
+        *(f"    t{s} = 0.0" for s in range(SUMS)), f"    for g in range(0, padded - padded % {SUMS}, {SUMS}):",
+        *(f"        t{s} += threshold[place[g + {s}] * 2]" for s in range(SUMS)),
+        *(f"    if padded % {SUMS} > {s}:\n        t{s} += threshold[place[padded - padded % {SUMS} + {s}] * 2]" for s in range(SUMS - 1)),
+        "    return ((t0 + t1) + t2) + t3",
     ]
-    lines += [
-        *(f"    t{s} = 0.0" for s in range(SUMS)),
-        "    for g in range(groups):",
-        *(f"        i{k} = start[g * {width} + {k}]" for k in lanes),
-    ]
-    lines.append("        for _ in range(depth[g]):")
-    for k in lanes:
-        lines.append(f"            w = i64_(link[i{k} * 2 + 1])")
-        lines.append(f"            i{k} = (w >> {bits}) + (1 if x[w & {(1 << bits) - 1}] > threshold[i{k} * 2] else 0)")
-    lines += [*(f"        t{k % SUMS} += threshold[i{k} * 2]" for k in lanes), "    return ((t0 + t1) + t2) + t3"]
-    namespace: dict[str, Any] = {"f32": f32, "u32": u32, "i64": i64, "i64_": nb.int64, "__name__": "openinfer.generated"}
+    namespace: dict[str, Any] = {"f32": f32, "u32": u32, "i32": i32, "i64_": nb.int64, "__name__": "openinfer.generated"}
     exec(compile("\n".join(lines), "<openinfer trees>", "exec"), namespace)
     return nb.njit(error_model="numpy")(namespace["walk"])
 
