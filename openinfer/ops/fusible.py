@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from openinfer.ops import dense
+from openinfer.ops import conv, dense
 
 ACTIVATIONS: dict[str, tuple[str, ...]] = {
+    "Conv": conv.FUSIBLE_ACTIVATIONS,
     "Gemm": dense.FUSIBLE_ACTIVATIONS,
     "MatMul": dense.FUSIBLE_ACTIVATIONS,
 }

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from openinfer.ops import dense, elementwise, movement, softmax, trees
+from openinfer.ops import batch_norm, conv, dense, elementwise, movement, pool, reduce, softmax, trees
 from openinfer.ops._base import Operator
 
 OPERATORS: dict[tuple[str, str], Operator] = {
+    **batch_norm.OPERATORS,
+    **conv.OPERATORS,
     **dense.OPERATORS,
     **elementwise.OPERATORS,
     **movement.OPERATORS,
+    **pool.OPERATORS,
+    **reduce.OPERATORS,
     **softmax.OPERATORS,
     **trees.OPERATORS,
 }

@@ -87,7 +87,7 @@ def _tile(vector: VectorType, k: int, rows: int, vectors: int, activation: str |
             result = {}
             for i, j in cells:
                 value = b.fadd(total.get((i, j), zero), vector.load(b, pbias, i64(j * vector.lanes)))
-                result[i, j] = _activate(b, vector, value, activation, low_bound, high_bound)
+                result[i, j] = activate(b, vector, value, activation, low_bound, high_bound)
             whole = b.icmp_signed(">=", columns, i64(vectors * vector.lanes))
             with b.if_else(whole) as (full, partial):
                 with full:
@@ -147,7 +147,7 @@ def _step(b: Any, vector: VectorType, sums: dict[tuple[int, int], Any], k: Any, 
     return new
 
 
-def _activate(b: Any, vector: VectorType, value: Any, activation: str | None, low: float, high: float) -> Any:
+def activate(b: Any, vector: VectorType, value: Any, activation: str | None, low: float, high: float) -> Any:
     zero = vector.constant(0.0)
     if activation == "Relu":
         return vector.maximum(b, value, zero)

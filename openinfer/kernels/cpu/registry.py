@@ -6,6 +6,10 @@ import importlib
 from typing import Any
 
 MODULES: dict[str, str] = {
+    "conv": "conv",
+    "reduce": "reduce",
+    "pool": "pool",
+    "phase_copy": "conv",
     "trees": "trees",
     "gather": "movement",
     "fill": "movement",

@@ -1,0 +1,154 @@
+"""Layers with constant weights against onnx.reference in float64, drawn anew each run; rows and images keep their bits in every batch."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from models import model
+from onnx import TensorProto, helper
+
+import openinfer
+from openinfer.frontend.float64 import reference, widen
+
+F = TensorProto.FLOAT
+RUNS = 12
+
+
+def generator() -> np.random.Generator:
+    seed = int(np.random.SeedSequence().entropy % 2**32)
+    print(f"{seed=}")
+    return np.random.default_rng(seed)
+
+
+def agree(proto, inputs, compiled=True, batched=True):
+    engine = openinfer.load(proto)
+    found, expected = engine.run(inputs), reference(widen(proto), inputs)
+    assert not compiled or not engine.statistics().fallback, engine.statistics().fallback
+    for name, value in found.items():
+        assert value.shape == expected[name].shape
+        assert np.abs(value - expected[name]).max(initial=0) <= 1e-5 * (np.abs(expected[name]).max(initial=0) or 1)
+    if batched:
+        for i in range(len(inputs["x"])):
+            alone = engine.run({name: value[i : i + 1] for name, value in inputs.items()})
+            for name, value in found.items():
+                assert (alone[name][0] == value[i]).all()
+    return engine
+
+
+def conv_case(rng, spatial):
+    group = int(rng.choice([1, 1, 2, 4]))
+    channels, filters = group * int(rng.integers(1, 9)), group * int(rng.integers(1, 14))
+    kernel = [int(k) for k in rng.integers(1, 5, spatial)]
+    size = [int(d) for d in rng.integers(9, 24, spatial)]
+    attributes = {
+        "group": group,
+        "strides": [int(s) for s in rng.integers(1, 4, spatial)],
+        "dilations": [int(d) for d in rng.integers(1, 3, spatial)],
+    }
+    if rng.random() < 0.3:
+        attributes["auto_pad"] = str(rng.choice(["SAME_UPPER", "SAME_LOWER", "VALID"]))
+    else:
+        attributes["pads"] = [int(p) for p in rng.integers(0, 3, 2 * spatial)]
+    weight = rng.standard_normal((filters, channels // group, *kernel)).astype(np.float32)
+    return channels, size, attributes, weight
+
+
+@pytest.mark.parametrize("spatial", [1, 2])
+def test_convolutions(spatial):
+    rng = generator()
+    for _ in range(RUNS):
+        channels, size, attributes, weight = conv_case(rng, spatial)
+        print(channels, size, attributes, weight.shape)
+        activation = rng.choice(["Relu", "LeakyRelu", "Sigmoid"])
+        nodes = [helper.make_node("Conv", ["x", "w", "b"], ["c"], **attributes), helper.make_node(str(activation), ["c"], ["y"])]
+        proto = model(
+            nodes,
+            {"x": (F, ["n", channels, *size])},
+            {"y": (F, ["n", weight.shape[0], *["d"] * spatial])},
+            {"w": weight, "b": rng.standard_normal(weight.shape[0]).astype(np.float32)},
+        )
+        agree(proto, {"x": rng.standard_normal((3, channels, *size)).astype(np.float32)})
+
+
+def test_two_threads_share_a_convolution():
+    rng = generator()
+    weight = rng.standard_normal((40, 24, 3, 3)).astype(np.float32)
+    proto = model(
+        [helper.make_node("Conv", ["x", "w"], ["y"], pads=[1, 1, 1, 1])],
+        {"x": (F, ["n", 24, 30, 30])},
+        {"y": (F, ["n", 40, 30, 30])},
+        {"w": weight},
+    )
+    x = rng.standard_normal((4, 24, 30, 30)).astype(np.float32)
+    alone = openinfer.load(proto).run({"x": x})["y"]
+    with openinfer.load(proto, {"engine": {"threads": 2}}) as engine:
+        for _ in range(20):
+            assert (engine.run({"x": x})["y"] == alone).all()
+
+
+@pytest.mark.parametrize("op", ["MaxPool", "AveragePool"])
+def test_pools(op):
+    rng = generator()
+    for _ in range(RUNS):
+        kernel = [int(k) for k in rng.integers(1, 4, 2)]
+        attributes = {
+            "kernel_shape": kernel,
+            "strides": [int(s) for s in rng.integers(1, 4, 2)],
+            "pads": [int(p) for p in np.minimum(rng.integers(0, 2, 4), np.array(kernel * 2) - 1)],
+        }
+        if op == "AveragePool":
+            attributes["count_include_pad"] = int(rng.integers(2))
+        proto = model([helper.make_node(op, ["x"], ["y"], **attributes)], {"x": (F, ["n", 3, 13, 17])}, {"y": (F, ["n", 3, "h", "w"])})
+        agree(proto, {"x": rng.standard_normal((2, 3, 13, 17)).astype(np.float32)})
+
+
+@pytest.mark.parametrize(
+    "op", ["ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceL1", "ReduceL2", "ReduceSumSquare"]
+)
+def test_reductions(op):
+    rng = generator()
+    for axes in ([1], [2], [1, 2], [-1], [2, 3], [1, 2, 3]):
+        keep = int(rng.integers(2))
+        proto = model(
+            [helper.make_node(op, ["x", "axes"], ["y"], keepdims=keep)],
+            {"x": (F, ["n", 3, 5, 7])},
+            {"y": (F, ["n", *["d"] * (3 if keep else 3 - len(axes))])},
+            {"axes": np.array(axes, np.int64)},
+            opset=18,
+        )
+        agree(proto, {"x": rng.standard_normal((4, 3, 5, 7)).astype(np.float32)})
+
+
+def test_a_small_network_of_everything():
+    rng = generator()
+    names = {
+        "w": (8, 3, 3, 3),
+        "scale": (8,),
+        "shift": (8,),
+        "mean": (8,),
+        "variance": (8,),
+        "w2": (8, 8, 1, 1),
+        "dense": (8, 5),
+        "bias": (5,),
+    }
+    constants = {
+        name: (rng.uniform(0.5, 1.5, shape) if len(shape) == 1 else rng.standard_normal(shape)).astype(np.float32)
+        for name, shape in names.items()
+    }
+    constants["shape"] = np.array([0, -1])
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"], pads=[1, 1, 1, 1], strides=[2, 2]),
+        helper.make_node("BatchNormalization", ["c", "scale", "shift", "mean", "variance"], ["n"]),
+        helper.make_node("Relu", ["n"], ["r"]),
+        helper.make_node("Conv", ["r", "w2"], ["p"]),
+        helper.make_node("Add", ["p", "r"], ["s"]),
+        helper.make_node("BatchNormalization", ["s", "scale", "shift", "mean", "variance"], ["m"]),
+        helper.make_node("GlobalAveragePool", ["m"], ["g"]),
+        helper.make_node("Reshape", ["g", "shape"], ["f"]),
+        helper.make_node("MatMul", ["f", "dense"], ["d"]),
+        helper.make_node("Add", ["d", "bias"], ["e"]),
+        helper.make_node("Tanh", ["e"], ["y"]),
+    ]
+    proto = model(nodes, {"x": (F, ["n", 3, 16, 16])}, {"y": (F, ["n", 5])}, constants)
+    engine = agree(proto, {"x": rng.standard_normal((5, 3, 16, 16)).astype(np.float32)})
+    assert engine.statistics().plan_gap < 1.3
