@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from openinfer.ir.graph import Array, Node, TensorType
-from openinfer.ops._base import Alias, NotCompiled, Operator, Packed, Step, Target, Value, float_only, known, required
+from openinfer.ops._base import Alias, NotCompiled, Operand, Operator, Packed, Step, Target, Value, float_only, known, required
 from openinfer.ops.elementwise import step
 
 
@@ -30,12 +30,17 @@ def lower(node: Node, inputs: Sequence[Value | None], outputs: Sequence[Value | 
 
     def packed(name: str) -> Packed:
         def make() -> Array:
-            return parameters[name].astype(x.dtype).reshape(shape)
+            array: Array = parameters[name].astype(x.dtype).reshape(shape)
+            return array
 
         return Packed(f"{node.outputs[0]}:{name}", make)
 
     kind = TensorType(x.dtype, shape)
-    operands = [(x, x.type, x.constant), (packed("scale"), kind, True), (packed("shift"), kind, True)]
+    operands: list[tuple[Operand, TensorType, bool]] = [
+        (x, x.type, x.constant),
+        (packed("scale"), kind, True),
+        (packed("shift"), kind, True),
+    ]
     return [step(("Add", ("Mul", 0, 1), 2), operands, x.dtype, required(outputs, 0))]
 
 

@@ -62,7 +62,8 @@ def phase_copy(*, dtype: str) -> Any:
 def conv(
     *, dtype: str, depth: int, rows: int, vectors: int, activation: str | None = None, low_bound: float = 0.0, high_bound: float = 0.0
 ) -> Any:
-    """conv(plane, offsets, weights, bias, tile, y, image, group, groups, per_group, filter_blocks, chunks, pixels, wq, oh, ow, low, high).
+    """conv(plane, offsets, weights, bias, tile, y, image, group, groups, per_group, filter_blocks, chunks, pixels, wq, oh, ow,
+    low, high).
 
     `image` and `group` are elements of the planes of one image, of one group; `wq` the width of a plane; `oh`, `ow` the output's size.
     """
