@@ -10,11 +10,18 @@ if TYPE_CHECKING:
     from openinfer.engine import Engine as Engine
     from openinfer.engine import load as load
     from openinfer.errors import OpenInferError as OpenInferError
+    from openinfer.tuner.study import tune as tune
 
 __version__ = "0.1.0"
-__all__ = ["Config", "Engine", "OpenInferError", "load"]
+__all__ = ["Config", "Engine", "OpenInferError", "load", "tune"]
 
-_HOMES = {"Config": "openinfer.config", "Engine": "openinfer.engine", "load": "openinfer.engine", "OpenInferError": "openinfer.errors"}
+_HOMES = {
+    "Config": "openinfer.config",
+    "Engine": "openinfer.engine",
+    "load": "openinfer.engine",
+    "OpenInferError": "openinfer.errors",
+    "tune": "openinfer.tuner.study",
+}
 
 
 def __getattr__(name: str) -> Any:

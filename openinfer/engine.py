@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import hashlib
 import logging
 import os
@@ -96,6 +97,7 @@ class Engine:
         self._runners: dict[tuple[tuple[int, ...], ...], Runner] = {}
         self._fast: Callable[[Any], dict[str, Any] | None] = _no_fast_path
         self._prepare()
+        _collect(knobs.gc)
         self._load_s = time.perf_counter() - begin
 
     def run(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -221,6 +223,15 @@ class Engine:
                 return
             except Refused as refusal:
                 self._executor.refuse(refusal)
+
+
+def _collect(policy: str) -> None:
+    """Apply `engine.gc` to this process: `freeze` keeps what exists now out of later collections, `off` ends automatic ones."""
+    if policy != "default":
+        gc.collect()
+        gc.freeze()
+    if policy == "off":
+        gc.disable()
 
 
 def _no_fast_path(inputs: Any) -> None:

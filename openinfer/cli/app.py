@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from openinfer import __version__
-from openinfer.cli import bench, check, configuration, doctor, run, workloads
+from openinfer.cli import bench, check, configuration, doctor, run, tune, workloads
 from openinfer.errors import OpenInferError
 
 app = typer.Typer(
@@ -30,6 +30,7 @@ def root(version: Annotated[bool, typer.Option("--version", callback=_version, i
     """Options of every command."""
 
 
+app.command("tune")(tune.tune)
 app.command("run")(run.run)
 app.command("bench")(bench.bench)
 app.command("check")(check.check)

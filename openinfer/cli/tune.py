@@ -1,0 +1,89 @@
+"""`openinfer tune`: search, prove, write the configuration."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from openinfer.cli.output import Json, print_json, print_table
+
+
+def tune(
+    workload: Annotated[str | None, typer.Option("--workload", help="A built-in workload; see `openinfer workloads`.")] = None,
+    model: Annotated[str | None, typer.Option("--model", help="ONNX file of your own.")] = None,
+    trace: Annotated[
+        str | None, typer.Option("--trace", help="npz or parquet with arrival_s and one column per input; default: random.")
+    ] = None,
+    slo: Annotated[str | None, typer.Option("--slo", help='Promises, such as "p99<2ms,p99.9<5ms".')] = None,
+    budget: Annotated[str, typer.Option("--budget", help="60s, 5m or 40trials.")] = "60s",
+    objective: Annotated[
+        str | None, typer.Option("--objective", help="Percentile of the latency to improve; default: the workload's, or p99.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the search and the races.")] = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the study at the same --output.")] = False,
+    output: Annotated[str | None, typer.Option("--output", help="Configuration to write; default: tuned/NAME.toml.")] = None,
+    json: Json = False,
+) -> None:
+    """Search for a faster configuration, race it on held-out traffic, write the winner or the default with the evidence."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from openinfer.tuner.study import tune as study
+
+    columns = TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        shown = bar.add_task("preparing", total=None)
+        spent = {"total": 0.0}
+
+        def progress(phase: str, left: float, best: float | None) -> None:
+            elapsed = bar.tasks[0].elapsed or 0.0
+            spent["total"] = max(spent["total"], elapsed + left)
+            text = phase if best is None else f"{phase}, best so far {100 * (best - 1):+.0f}%"
+            bar.update(shown, description=text, completed=elapsed, total=elapsed + left)
+
+        done = study(
+            workload,
+            model=model,
+            trace=trace,
+            slo=slo,
+            budget=budget,
+            objective=objective,
+            seed=seed,
+            output=output,
+            resume=resume,
+            progress=progress,
+            command=shlex.join(["openinfer", *sys.argv[1:]]),
+        )
+    record = done.record
+    if json:
+        print_json(
+            {
+                "verdict": record.verdict,
+                "slos": record.slos,
+                "arms": record.arms,
+                "trust": record.trust,
+                "config": str(done.config_path),
+                "study": str(done.folder),
+            }
+        )
+        return
+    print(record.verdict.sentence)
+    rows: list[tuple[Any, ...]] = [
+        (
+            arm.name,
+            *(f"{level.estimate / 1e3:.2f}" for level in (arm.p50_ns, arm.p99_ns, arm.p999_ns)),
+            f"{arm.peak_bytes >> 20}",
+            f"{arm.startup_s:.2f}",
+        )
+        for arm in record.arms
+    ]
+    print_table(("arm", "p50 µs", "p99 µs", "p99.9 µs", "MiB", "start s"), rows)
+    for check in record.slos:
+        bound = f"at most {check.upper_ns / 1e3:.1f} µs" if check.upper_ns is not None else "too few samples for a bound"
+        print(
+            f"{check.expression} by the {check.arm}: {check.status} ({check.violations} of {check.samples} above the limit; {bound} at 99%)"
+        )
+    print(f"wrote {done.config_path} and {done.folder}")

@@ -1,0 +1,47 @@
+"""The knobs that a study may turn, with the values worth trying on this machine for this kind of model."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from openinfer.config import Config
+from openinfer.machine import Machine
+
+
+@dataclasses.dataclass(frozen=True)
+class Knob:
+    """One dimension of the search: the default comes first. `mechanism` says what it changes, for the report."""
+
+    name: str
+    values: tuple[Any, ...]
+    mechanism: str
+
+
+def space(machine: Machine, operators: Sequence[str], batches: bool) -> list[Knob]:
+    """Knobs for a model with these operators; `batches` tells whether requests may be joined (a symbolic first dimension)."""
+    defaults = Config().knobs()
+    trees = any(name.startswith("TreeEnsemble") for name in operators)
+    dense = any(name in ("Gemm", "MatMul", "Conv") for name in operators)
+    offered: list[tuple[str, tuple[Any, ...], str, bool]] = [
+        ("engine.threads", tuple(range(1, min(len(machine.processors), 8) + 1)), "steps are shared by native threads", True),
+        ("engine.wait", ("sleep", "spin"), "idle pool threads spin, or sleep and cost a wake-up", len(machine.processors) > 1),
+        ("engine.pin", ("none", "compact"), "pool threads stay on their cores", len(machine.processors) > 1),
+        ("engine.precision", ("model", "float64"), "arithmetic of float tensors", not trees),
+        ("engine.tile_rows", (0, 1, 2, 4, 8), "rows of the register tile", dense),
+        ("engine.tile_vectors", (0, 1, 2, 3), "columns of the register tile and width of the packed panels", dense),
+        ("engine.tree_interleave", (0, 4, 8, 16), "trees that walk one row together", trees),
+        ("engine.gc", ("default", "freeze", "off"), "pauses of Python's garbage collector", True),
+        ("memory.alignment", (64, 128, 4096), "where arenas and weights begin", True),
+        ("memory.huge_pages", (False, True), "translation of addresses of weights and arenas", True),
+        ("scheduler.max_batch", (1, 2, 4, 8, 16), "requests that have arrived are joined into one call", batches),
+        ("scheduler.max_delay_us", (0, 5, 20), "a request waits for company", batches),
+    ]
+    return [
+        Knob(name, _default_first(values, defaults[name]), text) for name, values, text, wanted in offered if wanted and len(values) > 1
+    ]
+
+
+def _default_first(values: tuple[Any, ...], default: Any) -> tuple[Any, ...]:
+    return (default, *(value for value in values if value != default))
