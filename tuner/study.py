@@ -100,7 +100,7 @@ def tune(
     path.parent.mkdir(parents=True, exist_ok=True)
     task = prepare(folder, workload, model, trace, slo, objective, seed)
     tell = progress or (lambda phase, left, best: None)
-    steal = _steal()
+    stolen = _stolen()
     with Journal(folder / "journal.jsonl") as journal:
         _header(journal, task, seed, resume)
         trials = _search(task, journal, seed, begin, seconds, candidates, tell)
@@ -108,7 +108,7 @@ def tune(
         winner = Config().with_knobs(best.knobs) if best is not None else None
         rounds = _final(task, winner, seed, tell, best.ratio.estimate if best is not None and best.ratio else None)
         journal.append("final", objectives={arm: [lap.objective for lap in laps] for arm, laps in rounds.items()})
-    record = _record(task, trials, rounds, best, seed, command, started_at, time.monotonic() - begin, path, steal)
+    record = _record(task, trials, rounds, best, seed, command, started_at, time.monotonic() - begin, path, stolen)
     chosen = winner if record.verdict.kind == "ADOPT" and winner is not None else Config()
     _write(path, chosen, record)
     record.save(folder / "study.json")
@@ -239,7 +239,7 @@ def _record(
     started_at: str,
     duration_s: float,
     path: Path,
-    steal: float,
+    stolen: tuple[int, int],
 ) -> StudyRecord:
     objectives = {name: [lap.objective for lap in laps] for name, laps in rounds.items()}
     floor = noise_floor(round_log_ratios(objectives["default"], objectives["twin"]))
@@ -259,7 +259,7 @@ def _record(
         f"one warm-up block of {task.tuning.block} requests in every process is not counted",
         int(lateness[0]),
         int(lateness[1]),
-        _steal() - steal,
+        _steal_share(stolen),
         sum(int(lap.facts["involuntary"]) for laps in rounds.values() for lap in laps),
         max(errors.values()),
         tolerance,
@@ -367,13 +367,19 @@ def _environment() -> dict[str, str]:
     }
 
 
-def _steal() -> float:
-    """Share of processor time that the hypervisor has taken since the machine started."""
+def _stolen() -> tuple[int, int]:
+    """Ticks that the hypervisor has taken, and all ticks, since the machine started; (0, 0) where the kernel does not say."""
     try:
         fields = [int(field) for field in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+        return fields[7], sum(fields)
     except (OSError, ValueError, IndexError):
-        return 0.0
-    return fields[7] / max(1, sum(fields))
+        return 0, 0
+
+
+def _steal_share(before: tuple[int, int]) -> float:
+    """Share of processor time that was stolen since `before`."""
+    stolen, total = _stolen()
+    return (stolen - before[0]) / max(1, total - before[1])
 
 
 def _seed(*parts: object) -> int:
