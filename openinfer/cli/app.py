@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from openinfer import __version__
-from openinfer.cli import bench, check, configuration, doctor, run, tune, workloads
+from openinfer.cli import bench, check, configuration, doctor, report, run, tune, workloads
 from openinfer.errors import OpenInferError
 
 app = typer.Typer(
@@ -31,6 +31,7 @@ def root(version: Annotated[bool, typer.Option("--version", callback=_version, i
 
 
 app.command("tune")(tune.tune)
+app.command("report")(report.report)
 app.command("run")(run.run)
 app.command("bench")(bench.bench)
 app.command("check")(check.check)

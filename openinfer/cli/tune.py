@@ -31,6 +31,7 @@ def tune(
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from openinfer.reports.html import write
     from openinfer.tuner.study import tune as study
 
     columns = TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn()
@@ -58,6 +59,8 @@ def tune(
             command=shlex.join(["openinfer", *sys.argv[1:]]),
         )
     record = done.record
+    page = done.config_path.with_suffix(".html")
+    write(record, page)
     if json:
         print_json(
             {
@@ -67,6 +70,7 @@ def tune(
                 "trust": record.trust,
                 "config": str(done.config_path),
                 "study": str(done.folder),
+                "report": str(page),
             }
         )
         return
@@ -86,4 +90,4 @@ def tune(
         print(
             f"{check.expression} by the {check.arm}: {check.status} ({check.violations} of {check.samples} above the limit; {bound} at 99%)"
         )
-    print(f"wrote {done.config_path} and {done.folder}")
+    print(f"wrote {done.config_path}, {page} and {done.folder}")

@@ -111,7 +111,8 @@ class Worker:
         ours, theirs = socket.socketpair()
         # Closed by `kill`: the child writes to it as long as it lives.
         self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the child
-        command = [sys.executable, "-m", "openinfer.worker.child", str(theirs.fileno()), str(os.getpid())]
+        # -P: a folder named openinfer where the caller stands must not hide the installed package.
+        command = [sys.executable, "-P", "-m", "openinfer.worker.child", str(theirs.fileno()), str(os.getpid())]
         self._started = time.monotonic()
         self._ready, self._startup_s = False, 0.0
         self._process = subprocess.Popen(
