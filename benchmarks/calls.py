@@ -39,7 +39,8 @@ def main() -> None:
 
     def table(pool: Pool | None = None) -> np.ndarray[Any, np.dtype[np.int64]]:
         return np.array(
-            [library["program"], pool.address if pool else 0, pool.threads if pool else 1, x.ctypes.data, y.ctypes.data], np.int64)
+            [library["program"], pool.address if pool else 0, pool.threads if pool else 1, x.ctypes.data, y.ctypes.data], np.int64
+        )
 
     def empty() -> None:
         return None

@@ -44,8 +44,14 @@ def host() -> Machine:
     features = os.environ.get("NUMBA_CPU_FEATURES") or ("" if named else llvm.get_host_cpu_features().flatten())
     isa, vector_bytes, registers = _vector_unit(cpu, features)
     return Machine(
-        cpu=cpu, features=features, isa=isa, vector_bytes=vector_bytes, vector_registers=registers,
-        l1_bytes=_cache_bytes(1, 32 << 10), l2_bytes=_cache_bytes(2, 512 << 10), l3_bytes=_cache_bytes(3, 8 << 20),
+        cpu=cpu,
+        features=features,
+        isa=isa,
+        vector_bytes=vector_bytes,
+        vector_registers=registers,
+        l1_bytes=_cache_bytes(1, 32 << 10),
+        l2_bytes=_cache_bytes(2, 512 << 10),
+        l3_bytes=_cache_bytes(3, 8 << 20),
         processors=tuple(sorted(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else tuple(range(os.cpu_count() or 1)),
     )
 

@@ -29,8 +29,15 @@ class Slo:
         """Judge the promise on corrected latencies."""
         bound = quantile_bound(samples_ns, self.quantile, self.limit_ns, inclusive=self.inclusive)
         return SloCheck(
-            expression=self.expression, arm=arm, scenario=scenario, quantile=self.quantile, limit_ns=self.limit_ns, status=bound.status,
-            samples=bound.samples, violations=bound.violations, observed_ns=int(bound.observed) if bound.samples else 0,
+            expression=self.expression,
+            arm=arm,
+            scenario=scenario,
+            quantile=self.quantile,
+            limit_ns=self.limit_ns,
+            status=bound.status,
+            samples=bound.samples,
+            violations=bound.violations,
+            observed_ns=int(bound.observed) if bound.samples else 0,
             upper_ns=None if bound.upper is None else int(bound.upper),
         )
 

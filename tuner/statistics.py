@@ -87,9 +87,7 @@ def samples_needed(q: float, confidence: float = CONFIDENCE) -> int:
     return math.ceil(math.log(1 - confidence) / math.log(q))
 
 
-def quantile_bound(
-    samples: Any, q: float, limit: float, confidence: float = CONFIDENCE, inclusive: bool = False
-) -> QuantileBound:
+def quantile_bound(samples: Any, q: float, limit: float, confidence: float = CONFIDENCE, inclusive: bool = False) -> QuantileBound:
     """Judge "q-quantile < limit" (`inclusive`: <=). A sample equal to the limit violates "<" and keeps "<=".
 
     Met where fewer violations than 1-q are certain at `confidence`, not met where more are, undecided between. `upper` is the

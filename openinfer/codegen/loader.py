@@ -89,7 +89,8 @@ def _target_machine() -> Any:
     machine = host()
     # Position-independent: an imported address may be more than 2 GiB away from the code.
     return llvm.Target.from_triple(llvm.get_process_triple()).create_target_machine(
-        cpu=machine.cpu, features=machine.features, opt=2, reloc="pic", codemodel="jitdefault", jit=True)
+        cpu=machine.cpu, features=machine.features, opt=2, reloc="pic", codemodel="jitdefault", jit=True
+    )
 
 
 @functools.cache

@@ -82,8 +82,14 @@ class Runner:
     """
 
     def __init__(
-        self, new_table: Callable[[], Table], inputs: Sequence[Port], outputs: Sequence[Port], *,
-        batch_slot: int | None = None, batch_limit: int = 1, release_gil: bool = False,
+        self,
+        new_table: Callable[[], Table],
+        inputs: Sequence[Port],
+        outputs: Sequence[Port],
+        *,
+        batch_slot: int | None = None,
+        batch_limit: int = 1,
+        release_gil: bool = False,
     ) -> None:
         self.inputs, self.outputs = tuple(inputs), tuple(outputs)
         self.tables: list[Table] = []
@@ -96,8 +102,10 @@ class Runner:
         flat = all(len(port.shape) <= words.MAX_DIMS for port in (*self.inputs, *self.outputs))
         self.native = few and flat and entry_layout.problem() is None
         self.run: Callable[[Any], dict[str, Any] | None] = (
-            entry_native.function("openinfer_run", descriptor.ctypes.data, (descriptor, kept, grow, free)) if self.native
-            else functools.partial(_run_slowly, weakref.ref(self)))
+            entry_native.function("openinfer_run", descriptor.ctypes.data, (descriptor, kept, grow, free))
+            if self.native
+            else functools.partial(_run_slowly, weakref.ref(self))
+        )
 
     def __call__(self, inputs: Mapping[str, Any]) -> dict[str, Any] | None:
         """As `run`, with a Python call more."""

@@ -22,8 +22,20 @@ DESCR_BYTEORDER, DESCR_NUMBER = 26, 28
 FIT = 0x1 | 0x100  # NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_ALIGNED
 
 PYTHON_FUNCTIONS = (
-    "Py_IncRef", "Py_DecRef", "PyTuple_GetItem", "PyLong_AsSize_t", "PyLong_FromSize_t", "PyDict_New", "PyDict_Size", "PyDict_SetItem",
-    "PyDict_GetItemWithError", "PyErr_Clear", "PyErr_SetString", "PyObject_CallNoArgs", "PyEval_SaveThread", "PyEval_RestoreThread",
+    "Py_IncRef",
+    "Py_DecRef",
+    "PyTuple_GetItem",
+    "PyLong_AsSize_t",
+    "PyLong_FromSize_t",
+    "PyDict_New",
+    "PyDict_Size",
+    "PyDict_SetItem",
+    "PyDict_GetItemWithError",
+    "PyErr_Clear",
+    "PyErr_SetString",
+    "PyObject_CallNoArgs",
+    "PyEval_SaveThread",
+    "PyEval_RestoreThread",
 )
 
 _TEXT = """

@@ -30,8 +30,19 @@ def problem() -> str | None:
     read_only = np.zeros(3, np.uint8)
     read_only.flags.writeable = False
     unaligned = np.zeros(33, np.uint8)[1:].view(np.float64)
-    probes = (matrix, matrix.T, matrix[:, 1:], matrix[::-1], np.zeros((), np.int64), np.zeros((2, 0, 5), np.bool_), read_only, unaligned,
-              np.zeros(3, ">f4"), np.zeros((1, 2, 3), np.float64, order="F"), np.zeros(2, np.float16))
+    probes = (
+        matrix,
+        matrix.T,
+        matrix[:, 1:],
+        matrix[::-1],
+        np.zeros((), np.int64),
+        np.zeros((2, 0, 5), np.bool_),
+        read_only,
+        unaligned,
+        np.zeros(3, ">f4"),
+        np.zeros((1, 2, 3), np.float64, order="F"),
+        np.zeros(2, np.float16),
+    )
     for array in probes:
         field = _mismatch(array)
         if field is not None:

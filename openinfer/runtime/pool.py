@@ -43,8 +43,10 @@ class Pool:
         self, threads: int, *, wait: Literal["spin", "sleep"] = "sleep", spin_us: int = 50, pin: Literal["none", "compact"] = "none"
     ) -> None:
         if threads < 1 or wait not in ("spin", "sleep") or pin not in ("none", "compact") or spin_us < 0:
-            raise ConfigError(f"{threads=} {wait=} {spin_us=} {pin=}; allowed: 1 or more threads, wait 'spin' or 'sleep', "
-                              "spin_us 0 or more, pin 'none' or 'compact'")
+            raise ConfigError(
+                f"{threads=} {wait=} {spin_us=} {pin=}; allowed: 1 or more threads, wait 'spin' or 'sleep', "
+                "spin_us 0 or more, pin 'none' or 'compact'"
+            )
         self.threads, self.wait, self.spin_us, self.pin = threads, wait, spin_us, pin
         self._lock = threading.Lock()
         self._closed = False
@@ -81,7 +83,8 @@ class Pool:
             for k in range(1, self.threads):
                 processor = processors[k % len(processors)] if processors else None
                 thread = threading.Thread(
-                    target=_serve, args=(self._control, k, processor, self._pinned), name=f"openinfer-pool-{k}", daemon=True)
+                    target=_serve, args=(self._control, k, processor, self._pinned), name=f"openinfer-pool-{k}", daemon=True
+                )
                 thread.start()
                 self._workers.append(thread)
             while self._control[words.ENTERED] < self.threads - 1:
@@ -109,8 +112,12 @@ class Pool:
     def statistics(self) -> dict[str, Any]:
         """Counts since the pool was made. `alone`: calls that ran on one thread because the pool was busy, starting or closed."""
         return {
-            "threads": self.threads, "running": self.running, "parked": self._parked, "pinned": tuple(sorted(self._pinned)),
-            "sections": int(self._control[words.SECTIONS]), "alone": int(self._control[words.ALONE]),
+            "threads": self.threads,
+            "running": self.running,
+            "parked": self._parked,
+            "pinned": tuple(sorted(self._pinned)),
+            "sections": int(self._control[words.SECTIONS]),
+            "alone": int(self._control[words.ALONE]),
             "asleep": int(self._control[words.SLEEPERS]),
         }
 
@@ -127,8 +134,16 @@ class Pool:
         """In a forked child: the workers are gone, and the words may show a section of the parent's."""
         self._lock = threading.Lock()
         self._workers.clear()
-        for word in (words.READY, words.SLEEPERS, words.STATUS, words.DONE_SLEEPERS, words.LOCK, words.ENTERED, words.ARRIVED,
-                     words.BARRIER_SLEEPERS):
+        for word in (
+            words.READY,
+            words.SLEEPERS,
+            words.STATUS,
+            words.DONE_SLEEPERS,
+            words.LOCK,
+            words.ENTERED,
+            words.ARRIVED,
+            words.BARRIER_SLEEPERS,
+        ):
             self._control[word] = 0
         self._control[words.TARGET] = self._control[words.DONE]
 

@@ -284,5 +284,4 @@ linger:
 def text() -> str:
     """The functions above, for this machine."""
     words = {name: value for name, value in vars(control_block).items() if name.isupper()}
-    return string.Template(_TEXT).substitute(
-        words, PAUSE=_PAUSE, DECLARE_PAUSE=_DECLARE_PAUSE, SLEEP=_SLEEP, WAKE=_WAKE, CLOCK=_CLOCK)
+    return string.Template(_TEXT).substitute(words, PAUSE=_PAUSE, DECLARE_PAUSE=_DECLARE_PAUSE, SLEEP=_SLEEP, WAKE=_WAKE, CLOCK=_CLOCK)

@@ -60,8 +60,14 @@ def _serve(connection: socket.socket) -> None:
                 reply = getattr(target, method)(**request)
         except Exception as error:
             traceback.print_exc()
-            send(connection, {"_error": str(error) or type(error).__name__, "_type": type(error).__name__,
-                              "_expected": isinstance(error, OpenInferError)})
+            send(
+                connection,
+                {
+                    "_error": str(error) or type(error).__name__,
+                    "_type": type(error).__name__,
+                    "_expected": isinstance(error, OpenInferError),
+                },
+            )
         else:
             send(connection, {"_error": None, **(reply or {})})
 

@@ -30,7 +30,12 @@ class Worker:
     _startup_s: float
 
     def __init__(
-        self, factory: str, spec: Mapping[str, Any], *, name: str = "worker", environment: Mapping[str, str] | None = None,
+        self,
+        factory: str,
+        spec: Mapping[str, Any],
+        *,
+        name: str = "worker",
+        environment: Mapping[str, str] | None = None,
         start_timeout_s: float = 120.0,
     ) -> None:
         self.name = name
@@ -116,8 +121,13 @@ class Worker:
         self._started = time.monotonic()
         self._ready, self._startup_s = False, 0.0
         self._process = subprocess.Popen(
-            command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=self._stderr, stderr=self._stderr,
-            env=self._environment, start_new_session=True,
+            command,
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=self._stderr,
+            stderr=self._stderr,
+            env=self._environment,
+            start_new_session=True,
         )
         theirs.close()
         self._connection = ours

@@ -18,7 +18,7 @@ OTHER = "#999999"
 @contextmanager
 def figure(width: float, height: float) -> Iterator[tuple[Any, Any]]:
     """(figure, axes) in inches, drawn without a display."""
-    style = {
+    style: Any = {
         "svg.fonttype": "none",
         "svg.hashsalt": "openinfer",
         "font.family": "sans-serif",

@@ -27,7 +27,11 @@ def study(tmp_path_factory):
     write(Trace({"x": requests}, np.cumsum(rng.exponential(1e-4, 2000))), folder / "t.parquet")
     seen = []
     done = tune(
-        model=str(folder / "m.onnx"), trace=str(folder / "t.parquet"), slo="p99<1s", budget="2trials", output=folder / "m.toml",
+        model=str(folder / "m.onnx"),
+        trace=str(folder / "t.parquet"),
+        slo="p99<1s",
+        budget="2trials",
+        output=folder / "m.toml",
         progress=lambda phase, left, best: seen.append(phase),
     )
     return done, folder, seen
@@ -81,7 +85,8 @@ def test_budgets():
 
 def test_mistakes_are_named(tmp_path):
     for arguments, words in (
-        ({"workload": "hft", "model": "m.onnx"}, "exactly one"), ({"workload": "hft", "objective": "mean"}, "percentile"),
+        ({"workload": "hft", "model": "m.onnx"}, "exactly one"),
+        ({"workload": "hft", "objective": "mean"}, "percentile"),
         ({"workload": "hft", "slo": "fast"}, "not understood"),
     ):
         with pytest.raises(StudyError, match=words):

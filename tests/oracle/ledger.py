@@ -90,8 +90,9 @@ def judge(case: Case) -> tuple[str, str]:
             found = engine.run(given)
             for value, output in zip(expected, model.graph.output, strict=False):
                 drawn = any(word in case.name for word in RANDOM)
-                difference = _difference(np.zeros_like(found[output.name]) if drawn else found[output.name],
-                                         np.zeros_like(value) if drawn else value, rtol, atol)
+                difference = _difference(
+                    np.zeros_like(found[output.name]) if drawn else found[output.name], np.zeros_like(value) if drawn else value, rtol, atol
+                )
                 if difference:
                     return "wrong", f"{output.name}: {difference}; fallback: {engine.statistics().fallback}"
         return ("fallback" if engine.statistics().fallback else "compiled"), ""

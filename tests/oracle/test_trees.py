@@ -14,8 +14,20 @@ from openinfer.errors import HostileModelError
 
 def ensemble(rng: np.random.Generator, trees: int, features: int, modes: tuple[str, ...], tracks: bool) -> onnx.ModelProto:
     """Random binary trees of mixed depth."""
-    names = ("nodes_treeids", "nodes_nodeids", "nodes_featureids", "nodes_values", "nodes_modes", "nodes_truenodeids", "nodes_falsenodeids",
-             "nodes_missing_value_tracks_true", "target_treeids", "target_nodeids", "target_ids", "target_weights")
+    names = (
+        "nodes_treeids",
+        "nodes_nodeids",
+        "nodes_featureids",
+        "nodes_values",
+        "nodes_modes",
+        "nodes_truenodeids",
+        "nodes_falsenodeids",
+        "nodes_missing_value_tracks_true",
+        "target_treeids",
+        "target_nodeids",
+        "target_ids",
+        "target_weights",
+    )
     columns: dict[str, list] = {name: [] for name in names}
     specials = [0.0, -0.0, np.inf, 1e-40, -1e-40, 1.0, -1.0]
     for tree in range(trees):
@@ -44,8 +56,12 @@ def ensemble(rng: np.random.Generator, trees: int, features: int, modes: tuple[s
 
 def wrap(columns: dict[str, list], features: int) -> onnx.ModelProto:
     node = helper.make_node("TreeEnsembleRegressor", ["x"], ["y"], domain="ai.onnx.ml", n_targets=1, base_values=[0.25], **columns)
-    graph = helper.make_graph([node], "trees", [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", features])],
-                              [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 1])])
+    graph = helper.make_graph(
+        [node],
+        "trees",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", features])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 1])],
+    )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 3)], ir_version=9)
 
 
@@ -113,9 +129,17 @@ def test_the_gbdt_of_hft_agrees_with_lightgbm():
 )
 def test_hostile_trees_are_refused(change, message):
     columns = {
-        "nodes_treeids": [0, 0, 0], "nodes_nodeids": [0, 1, 2], "nodes_featureids": [0, 0, 0], "nodes_values": [0.5, 0.0, 0.0],
-        "nodes_modes": ["BRANCH_LEQ", "LEAF", "LEAF"], "nodes_truenodeids": [1, 0, 0], "nodes_falsenodeids": [2, 0, 0],
-        "target_treeids": [0, 0], "target_nodeids": [1, 2], "target_ids": [0, 0], "target_weights": [1.0, 2.0],
+        "nodes_treeids": [0, 0, 0],
+        "nodes_nodeids": [0, 1, 2],
+        "nodes_featureids": [0, 0, 0],
+        "nodes_values": [0.5, 0.0, 0.0],
+        "nodes_modes": ["BRANCH_LEQ", "LEAF", "LEAF"],
+        "nodes_truenodeids": [1, 0, 0],
+        "nodes_falsenodeids": [2, 0, 0],
+        "target_treeids": [0, 0],
+        "target_nodeids": [1, 2],
+        "target_ids": [0, 0],
+        "target_weights": [1.0, 2.0],
     }
     with pytest.raises(HostileModelError, match=message):
         openinfer.load(wrap({**columns, **change}, 2))

@@ -29,8 +29,20 @@ def trees(*, width: int, bits: int, features: int) -> Any:
 
     @nb.njit(error_model="numpy")
     def kernel(
-        x: int, nodes: int, starts: int, plain: int, plain_starts: int, scale: int, row: int, places: int, queue: int, y: int,
-        padded: int, count: int, low: int, high: int,
+        x: int,
+        nodes: int,
+        starts: int,
+        plain: int,
+        plain_starts: int,
+        scale: int,
+        row: int,
+        places: int,
+        queue: int,
+        y: int,
+        padded: int,
+        count: int,
+        low: int,
+        high: int,
     ) -> None:
         given, mine, out, factors = f32(x), f32(row), f32(y), f64(scale)
         mine[features] = -np.inf
@@ -50,8 +62,9 @@ def _walk(width: int, bits: int, features: int) -> Any:
     """walk(row, nodes, starts, places, queue, padded) -> float64 sum of one row's leaves."""
     lanes, mask = range(width), (1 << bits) - 1
     step = [
-        line for k in lanes for line in
-        (f"w = i64_(link[i{k} * 2 + 1])", f"i{k} = (w >> {bits}) + (1 if x[w & {mask}] > threshold[i{k} * 2] else 0)")
+        line
+        for k in lanes
+        for line in (f"w = i64_(link[i{k} * 2 + 1])", f"i{k} = (w >> {bits}) + (1 if x[w & {mask}] > threshold[i{k} * 2] else 0)")
     ]
 
     def note(indent: str, tree: str) -> list[str]:
@@ -65,17 +78,26 @@ def _walk(width: int, bits: int, features: int) -> Any:
     lines = [
         "def walk(row, nodes, starts, places, queue, padded):",
         "    x, threshold, link, start, place, waiting = f32(row), f32(nodes), u32(nodes), i32(starts), i32(places), i32(queue)",
-        "    place[padded] = start[padded]", "    n = 0", f"    for g in range(0, padded, {width}):",
+        "    place[padded] = start[padded]",
+        "    n = 0",
+        f"    for g in range(0, padded, {width}):",
         *(f"        i{k} = i64_(start[g + {k}])" for k in lanes),
         f"        for _ in range({FIRST}):",
         *(f"            {line}" for line in step),
         *note("        ", "g + {}"),
         *(f"    {line}" for line in pad),
-        "    while n > 0:", "        left = n", "        n = 0", f"        for g in range(0, left, {width}):",
-        *(f"            j{k} = waiting[g + {k}]" for k in lanes), *(f"            i{k} = i64_(place[j{k}])" for k in lanes),
-        f"            for _ in range({NEXT}):", *(f"                {line}" for line in step), *note("            ", "j{}"),
+        "    while n > 0:",
+        "        left = n",
+        "        n = 0",
+        f"        for g in range(0, left, {width}):",
+        *(f"            j{k} = waiting[g + {k}]" for k in lanes),
+        *(f"            i{k} = i64_(place[j{k}])" for k in lanes),
+        f"            for _ in range({NEXT}):",
+        *(f"                {line}" for line in step),
+        *note("            ", "j{}"),
         *(f"        {line}" for line in pad),
-        *(f"    t{s} = 0.0" for s in range(SUMS)), f"    for g in range(0, padded - padded % {SUMS}, {SUMS}):",
+        *(f"    t{s} = 0.0" for s in range(SUMS)),
+        f"    for g in range(0, padded - padded % {SUMS}, {SUMS}):",
         *(f"        t{s} += threshold[place[g + {s}] * 2]" for s in range(SUMS)),
         *(f"    if padded % {SUMS} > {s}:\n        t{s} += threshold[place[padded - padded % {SUMS} + {s}] * 2]" for s in range(SUMS - 1)),
         "    return ((t0 + t1) + t2) + t3",

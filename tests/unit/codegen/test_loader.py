@@ -75,6 +75,8 @@ def test_threads_may_link_at_once() -> None:
 
 
 def test_loading_needs_no_numba() -> None:
-    code = (f"import sys\nfrom openinfer.codegen.loader import load_ir\nload_ir({ADD!r}, ['add'])\n"
-            "assert 'numba' not in sys.modules, 'numba was imported'")
+    code = (
+        f"import sys\nfrom openinfer.codegen.loader import load_ir\nload_ir({ADD!r}, ['add'])\n"
+        "assert 'numba' not in sys.modules, 'numba was imported'"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -114,13 +114,48 @@ class Colliding:
 X = np.ones((1, 4), np.float32)
 UNALIGNED = np.zeros(17, np.uint8)[1:].view(np.float32)[None]
 ODD: list[Any] = [
-    None, 1, 2**70, "x", [], [X], (), {}, X, Liar(x=X), {"x": X, "z": X}, {"z": X}, {1: X}, {None: X}, {"x": None}, {"x": 2**70},
+    None,
+    1,
+    2**70,
+    "x",
+    [],
+    [X],
+    (),
+    {},
+    X,
+    Liar(x=X),
+    {"x": X, "z": X},
+    {"z": X},
+    {1: X},
+    {None: X},
+    {"x": None},
+    {"x": 2**70},
     {"x": "x"},
-    {"x": [[1.0] * 4]}, {"x": X.view(Sub)}, {"x": np.ma.ones((1, 4), np.float32)}, {"x": np.float32(1)}, {"x": X.astype(np.float64)},
-    {"x": X.astype(">f4")}, {"x": X[0]}, {"x": X[None]}, {"x": X.reshape(4, 1)}, {"x": X[:, :3]}, {"x": np.ones((2, 4), np.float32)},
-    {"x": np.ones((1, 8), np.float32)[:, ::2]}, {"x": UNALIGNED}, {"x": np.array([[None] * 4])}, {"x": np.zeros((1, 4), "S4")},
-    {"x": np.zeros((1, 4), [("a", np.float32)])}, {"x": np.zeros((1, 4), "M8[s]")}, {"x": X.astype(np.int32)}, {"x": np.ndarray},
-    {"x": memoryview(X)}, {Colliding(): X}, {"x": X.dtype}, {"x": np.zeros((1, 0), np.float32)}, {"x": np.float32}, {"x": {}},
+    {"x": [[1.0] * 4]},
+    {"x": X.view(Sub)},
+    {"x": np.ma.ones((1, 4), np.float32)},
+    {"x": np.float32(1)},
+    {"x": X.astype(np.float64)},
+    {"x": X.astype(">f4")},
+    {"x": X[0]},
+    {"x": X[None]},
+    {"x": X.reshape(4, 1)},
+    {"x": X[:, :3]},
+    {"x": np.ones((2, 4), np.float32)},
+    {"x": np.ones((1, 8), np.float32)[:, ::2]},
+    {"x": UNALIGNED},
+    {"x": np.array([[None] * 4])},
+    {"x": np.zeros((1, 4), "S4")},
+    {"x": np.zeros((1, 4), [("a", np.float32)])},
+    {"x": np.zeros((1, 4), "M8[s]")},
+    {"x": X.astype(np.int32)},
+    {"x": np.ndarray},
+    {"x": memoryview(X)},
+    {Colliding(): X},
+    {"x": X.dtype},
+    {"x": np.zeros((1, 0), np.float32)},
+    {"x": np.float32},
+    {"x": {}},
 ]
 
 
@@ -301,8 +336,16 @@ def test_data_address(path: str) -> None:
 def test_a_layout_that_differs_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     from openinfer.runtime import entry_ir
 
-    for name, wrong in (("ARRAY_DATA", 24), ("ARRAY_NDIM", 16), ("ARRAY_DIMS", 40), ("ARRAY_DESCR", 48), ("ARRAY_FLAGS", 60),
-                        ("DESCR_NUMBER", 24), ("DESCR_BYTEORDER", 25), ("OBJECT_TYPE", 0)):
+    for name, wrong in (
+        ("ARRAY_DATA", 24),
+        ("ARRAY_NDIM", 16),
+        ("ARRAY_DIMS", 40),
+        ("ARRAY_DESCR", 48),
+        ("ARRAY_FLAGS", 60),
+        ("DESCR_NUMBER", 24),
+        ("DESCR_BYTEORDER", 25),
+        ("OBJECT_TYPE", 0),
+    ):
         with monkeypatch.context() as patch:
             patch.setattr(entry_ir, name, wrong)
             assert entry_layout.problem.__wrapped__() is not None, name

@@ -200,7 +200,9 @@ def test_the_process_ends_cleanly_while_workers_spin() -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 def test_a_forked_child_starts_its_own_threads() -> None:
-    done = script(HEAD + """
+    done = script(
+        HEAD
+        + """
 child = os.fork()
 if child == 0:
     before = pool.statistics()
@@ -212,7 +214,8 @@ if child == 0:
 _, status = os.waitpid(child, 0)
 call()
 assert status == 0 and count[0] == 12, (status, count)
-""")
+"""
+    )
     assert (done.returncode, done.stderr) == (0, "")
 
 
