@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from openinfer.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from openinfer.config import Config as Config
     from openinfer.engine import Engine as Engine
@@ -12,7 +14,6 @@ if TYPE_CHECKING:
     from openinfer.errors import OpenInferError as OpenInferError
     from openinfer.tuner.study import tune as tune
 
-__version__ = "0.1.0"
 __all__ = ["Config", "Engine", "OpenInferError", "load", "tune"]
 
 _HOMES = {

@@ -33,10 +33,10 @@ from openinfer.tuner.statistics import block_effect, effect, level, noise_floor,
 from openinfer.tuner.task import Task, prepare
 from openinfer.tuner.verdict import judge
 
-from openinfer import __version__
 from openinfer.config import Config
 from openinfer.errors import OpenInferError, StudyError
 from openinfer.machine import host
+from openinfer.version import __version__
 
 ROUNDS = 5
 SEARCH_TURNS, RACE_TURNS = 6, 6

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from openinfer import __version__
 from openinfer.cli import bench, check, configuration, doctor, report, run, tune, workloads
 from openinfer.errors import OpenInferError
+from openinfer.version import __version__
 
 app = typer.Typer(
     no_args_is_help=True,

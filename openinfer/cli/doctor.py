@@ -8,10 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
-from openinfer import __version__
 from openinfer.cli.output import Json, print_json
 from openinfer.codegen import object_cache
 from openinfer.machine import host
+from openinfer.version import __version__
 
 
 def doctor(

@@ -154,7 +154,7 @@ def model(name: str, nodes: list[Any], constants: list[Any], output: tuple[str, 
 
 def main() -> None:
     """Train, write, measure."""
-    import openinfer
+    from openinfer.engine import load
 
     x, y = dataset(TRAINING)
     held_x, held_y = dataset(HELD_OUT)
@@ -163,7 +163,7 @@ def main() -> None:
     for name, train in (("tick_mlp", train_mlp), ("gbdt", train_gbdt)):
         path = HERE / f"{name}.onnx"
         onnx.save(train(x, y), path)
-        (output,) = openinfer.load(path).run({"x": held_x}).values()
+        (output,) = load(path).run({"x": held_x}).values()
         figures[name] = score(name, output, held_y)
         print(name, path.stat().st_size, "bytes, held-out", figures[name])
     record(figures)
