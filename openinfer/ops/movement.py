@@ -9,7 +9,7 @@ import numpy as np
 
 from openinfer.errors import ModelError
 from openinfer.ir.graph import ITEM_BYTES, Node, TensorType
-from openinfer.ops._base import Alias, NotCompiled, Operator, Packed, Step, Target, Value, known, optional, required
+from openinfer.ops._base import Alias, NotCompiled, Operand, Operator, Packed, Step, Target, Value, known, optional, required
 
 FILL_BLOCK = 4096
 ELEMENT_NS, CALL_NS = 0.5, 5.0
@@ -23,7 +23,7 @@ def contiguous(shape: Sequence[int]) -> tuple[int, ...]:
 
 
 def copy(
-    source: Value, output: Value, sizes: Sequence[int], read: Sequence[int], write: Sequence[int], read_at: int = 0, write_at: int = 0
+    source: Value, output: Operand, sizes: Sequence[int], read: Sequence[int], write: Sequence[int], read_at: int = 0, write_at: int = 0
 ) -> Step:
     """Elements of `source` at `read_at` + Σ i·read → `output` at `write_at` + Σ i·write. Adjacent dimensions merge where both strides
     allow.

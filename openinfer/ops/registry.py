@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from openinfer.ops import batch_norm, conv, dense, elementwise, movement, pool, reduce, softmax, trees
+from openinfer.ops import batch_norm, conv, dense, elementwise, movement, normalize, pool, reduce, softmax, trees
 from openinfer.ops._base import Operator
 
 OPERATORS: dict[tuple[str, str], Operator] = {
@@ -11,6 +11,7 @@ OPERATORS: dict[tuple[str, str], Operator] = {
     **dense.OPERATORS,
     **elementwise.OPERATORS,
     **movement.OPERATORS,
+    **normalize.OPERATORS,
     **pool.OPERATORS,
     **reduce.OPERATORS,
     **softmax.OPERATORS,

@@ -5,7 +5,9 @@
     refused     a named error
     wrong       an answer that differs from the case's
 
-`python tests/oracle/ledger.py [--share I/N] [--match TEXT]` prints the ledger and every wrong case; exit code 1 if there is one.
+`python tests/oracle/ledger.py [--share I/N] [--match TEXT]` prints the ledger and every wrong case; exit code 1 if there is one. The cases
+pass axes, shapes and the like at run time, where models hold them as constants; `--constants` stores every integer input after the first in
+the model, so that the compiled form of those operators is judged too.
 """
 
 from __future__ import annotations
@@ -61,6 +63,26 @@ def cases(wanted: Callable[[int, str], bool]) -> Iterator[Case]:
             yield Case(case.name, model, data_sets(model, case.model_dir), case.rtol, case.atol)
 
 
+def with_constants(case: Case) -> Case:
+    """The case with every integer tensor after the first input stored in the model."""
+    inputs, _ = case.sets[0]
+    names = [value.name for value in case.model.graph.input]
+    stored = {
+        name: value
+        for name, value in list(zip(names, inputs, strict=False))[1:]
+        if isinstance(value, np.ndarray) and value.dtype.kind in "iu"
+    }
+    if len(case.sets) > 1 or not stored:
+        return case
+    model = onnx.ModelProto()
+    model.CopyFrom(case.model)
+    del model.graph.input[:]
+    model.graph.input.extend(value for value in case.model.graph.input if value.name not in stored)
+    model.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in stored.items())
+    kept = [value for name, value in zip(names, inputs, strict=False) if name not in stored]
+    return dataclasses.replace(case, model=model, sets=[(kept, case.sets[0][1])])
+
+
 def data_sets(model: Any, folder: str) -> list[tuple[list[Any], list[Any]]]:
     """Inputs and expected outputs, read from the case's protobuf files."""
     sets = []
@@ -95,7 +117,8 @@ def judge(case: Case) -> tuple[str, str]:
                 )
                 if difference:
                     return "wrong", f"{output.name}: {difference}; fallback: {engine.statistics().fallback}"
-        return ("fallback" if engine.statistics().fallback else "compiled"), ""
+        fallback = engine.statistics().fallback
+        return ("fallback" if fallback else "compiled"), "; ".join(fallback.values())
     except OpenInferError as error:
         return "refused", f"{type(error).__name__}: {error}"
     except Exception as error:
@@ -140,11 +163,12 @@ def main() -> int:
     parser.add_argument("--share", default="0/1")
     parser.add_argument("--match", default="")
     parser.add_argument("--verbose", action="store_true")
+    parser.add_argument("--constants", action="store_true")
     options = parser.parse_args()
     share, shares = (int(part) for part in options.share.split("/"))
     counts: collections.Counter[str] = collections.Counter()
     for case in cases(lambda index, name: index % shares == share and options.match in name):
-        verdict, detail = judge(case)
+        verdict, detail = judge(with_constants(case) if options.constants else case)
         counts[verdict] += 1
         if verdict == "wrong" or options.verbose:
             print(f"{verdict:9}{case.name}: {detail}", flush=True)

@@ -4,35 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from agreement import agree, generator
 from models import model
 from onnx import TensorProto, helper
 
 import openinfer
-from openinfer.frontend.float64 import reference, widen
 
 F = TensorProto.FLOAT
 RUNS = 12
-
-
-def generator() -> np.random.Generator:
-    seed = int(np.random.SeedSequence().entropy % 2**32)
-    print(f"{seed=}")
-    return np.random.default_rng(seed)
-
-
-def agree(proto, inputs, compiled=True, batched=True):
-    engine = openinfer.load(proto)
-    found, expected = engine.run(inputs), reference(widen(proto), inputs)
-    assert not compiled or not engine.statistics().fallback, engine.statistics().fallback
-    for name, value in found.items():
-        assert value.shape == expected[name].shape
-        assert np.abs(value - expected[name]).max(initial=0) <= 1e-5 * (np.abs(expected[name]).max(initial=0) or 1)
-    if batched:
-        for i in range(len(inputs["x"])):
-            alone = engine.run({name: value[i : i + 1] for name, value in inputs.items()})
-            for name, value in found.items():
-                assert (alone[name][0] == value[i]).all()
-    return engine
 
 
 def conv_case(rng, spatial):
@@ -121,23 +100,6 @@ def test_pools(op):
         assert found.shape == expected.shape
         assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()
         assert (engine.run({"x": x[:1]})["y"][0] == found[0]).all()
-
-
-@pytest.mark.parametrize(
-    "op", ["ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceL1", "ReduceL2", "ReduceSumSquare"]
-)
-def test_reductions(op):
-    rng = generator()
-    for axes in ([1], [2], [1, 2], [-1], [2, 3], [1, 2, 3]):
-        keep = int(rng.integers(2))
-        proto = model(
-            [helper.make_node(op, ["x", "axes"], ["y"], keepdims=keep)],
-            {"x": (F, ["n", 3, 5, 7])},
-            {"y": (F, ["n", *["d"] * (3 if keep else 3 - len(axes))])},
-            {"axes": np.array(axes, np.int64)},
-            opset=18,
-        )
-        agree(proto, {"x": rng.standard_normal((4, 3, 5, 7)).astype(np.float32)})
 
 
 def test_a_small_network_of_everything():

@@ -7,7 +7,11 @@ from typing import Any
 
 MODULES: dict[str, str] = {
     "conv": "conv",
+    "normalize": "normalize",
     "reduce": "reduce",
+    "reduce_columns": "reduce",
+    "log_sum_exp": "reduce",
+    "arg_extreme": "reduce",
     "pool": "pool",
     "phase_copy": "conv",
     "trees": "trees",

@@ -1,0 +1,36 @@
+"""An engine against onnx.reference in float64, on data drawn anew each run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+import openinfer
+from openinfer.frontend.float64 import reference, widen
+
+
+def generator() -> np.random.Generator:
+    """A new seed each run, printed."""
+    seed = int(np.random.SeedSequence().entropy % 2**32)
+    print(f"{seed=}")
+    return np.random.default_rng(seed)
+
+
+def agree(proto: Any, inputs: Mapping[str, np.ndarray], compiled: bool = True, batched: bool = True) -> Any:
+    """Every output within 1e-5 of its largest value, nothing on the fallback; with `batched` each row of every input alone gives the same
+    bits. Returns the engine.
+    """
+    engine = openinfer.load(proto)
+    found, expected = engine.run(inputs), reference(widen(proto), inputs)
+    assert not compiled or not engine.statistics().fallback, engine.statistics().fallback
+    for name, value in found.items():
+        assert value.shape == expected[name].shape
+        assert np.abs(value - expected[name]).max(initial=0) <= 1e-5 * (np.abs(expected[name]).max(initial=0) or 1)
+    if batched:
+        for i in range(len(inputs["x"])):
+            alone = engine.run({name: value[i : i + 1] for name, value in inputs.items()})
+            for name, value in found.items():
+                assert (alone[name][0] == value[i]).all()
+    return engine
