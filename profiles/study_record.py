@@ -14,7 +14,7 @@ from typing import Any, Literal
 from openinfer.config import write_atomically
 from openinfer.errors import StudyError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 VerdictKind = Literal["ADOPT", "KEEP DEFAULT", "INCONCLUSIVE"]
 SloStatus = Literal["met", "not met", "undecided"]
@@ -59,12 +59,14 @@ class SloCheck:
 
 @dataclasses.dataclass(frozen=True)
 class Trust:
-    """Why the figures may be believed."""
+    """Why the figures may be believed. `rounds` are the fresh processes of each arm; `drift` is the largest change of the service time
+    within one process after it had settled."""
 
     noise_floor: float
-    noise_floor_pairs: int
+    rounds: int
     steady_state: bool
     steady_state_note: str
+    drift: float
     lateness_p50_ns: int
     lateness_p99_ns: int
     steal_share: float

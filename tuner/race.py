@@ -34,7 +34,8 @@ class Course:
 
 @dataclasses.dataclass
 class Lap:
-    """What one arm showed in one race: the objective per block (ns), every sample, the worst error, facts of the process."""
+    """What one arm showed in one race: the objective per block (ns), every sample, the worst error, generator lateness [p50, p99],
+    facts of the process (`Trial.facts`)."""
 
     objective: list[float]
     corrected: npt.NDArray[np.int64]
@@ -45,8 +46,11 @@ class Lap:
 
 
 @contextlib.contextmanager
-def processes(course: Course, arms: Mapping[str, Config]) -> Iterator[dict[str, Worker]]:
-    """A fresh, stopped process per arm; all end when the block does."""
+def processes(course: Course, arms: Mapping[str, Config], handicaps: Mapping[str, float] | None = None) -> Iterator[dict[str, Worker]]:
+    """A fresh process per arm, warmed up to its steady state and stopped; all end when the block does.
+
+    `handicaps` slow arms down by known factors (`Trial.block`): how the tuner's own verdicts are checked.
+    """
     with contextlib.ExitStack() as stack:
         workers = {}
         for name, config in arms.items():
@@ -56,12 +60,15 @@ def processes(course: Course, arms: Mapping[str, Config]) -> Iterator[dict[str, 
                 "trace": course.trace,
                 "oracle": course.oracle,
                 "tolerance": course.tolerance,
+                "handicap": (handicaps or {}).get(name, 1.0),
             }
             workers[name] = stack.enter_context(Worker("openinfer.tuner.trial:open_trial", spec, name=f"arm {name}"))
         for worker in workers.values():
             worker.wait_ready()
-            worker.call("check_fits", count=course.block)
-            worker.call("block", first=0, count=course.block)  # warm up, not counted
+            worker.pause()
+        for worker in workers.values():  # one after the other: beside starting processes nothing settles
+            worker.resume()
+            worker.call("settle", count=course.block)
             worker.pause()
         yield workers
 

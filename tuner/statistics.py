@@ -18,9 +18,10 @@ from scipy import stats
 
 Blocks = Sequence[float] | NDArray[np.float64]
 CONFIDENCE = 0.99
-# A stall of the host lands in single blocks of any arm. A quarter of the block ratios is dropped at each end before they are averaged;
+# A stall of the host lands in single blocks of any arm. A third of the block ratios is dropped at each end before they are averaged;
 # promises about tails see every sample (`quantile_bound`).
-TRIM = 0.25
+TRIM = 1 / 3
+SETTLED_OVER, SETTLED_WITHIN = 3, 0.05  # replays of the same requests, and the gain of their medians that still counts as warming up
 
 
 def round_log_ratios(default: Sequence[Blocks], candidate: Sequence[Blocks]) -> NDArray[np.float64]:
@@ -63,6 +64,15 @@ def block_effect(default: Blocks, candidate: Blocks, process_sd: float, confiden
     error = math.sqrt(float(np.var(ratios, ddof=1)) / len(ratios) + 2 * process_sd**2)
     half = float(stats.t.ppf((1 + confidence) / 2, len(ratios) - 1)) * error
     return Interval(math.exp(center), _exp(center - half), _exp(center + half))
+
+
+def is_settled(medians: Sequence[float]) -> bool:
+    """Whether a process has warmed up: the last replays of the same work are no faster than the best one before them.
+
+    Noise of the host only adds time, so minima tell warming up (each replay faster than any before) from it.
+    """
+    before, last = medians[:-SETTLED_OVER], medians[-SETTLED_OVER:]
+    return bool(before) and min(last) >= (1 - SETTLED_WITHIN) * min(before)
 
 
 def noise_floor(control: NDArray[np.float64], confidence: float = 0.95) -> float:

@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
+import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
+from openinfer.tuner.oracle import expected_outputs, seconds_per_request
 from openinfer.tuner.race import Course
 from openinfer.tuner.slo import Slo, parse_slos
 from openinfer.workloads import registry
 from openinfer.workloads import trace as traces
+from openinfer.workloads.requests import Call, batched, bindable, call_on
 from openinfer.workloads.trace import Trace
 
-from openinfer.engine import model_hash
+from openinfer.config import Config, write_atomically
+from openinfer.engine import load, model_hash
 from openinfer.errors import StudyError
-from openinfer.frontend.float64 import reference, widen
 from openinfer.frontend.onnx_model import read
-from openinfer.runtime.signature import example
+from openinfer.ir.graph import Graph
+from openinfer.runtime.signature import check, example
 
 REQUESTS = 10_000
 BLOCK = 1_000
 TOLERANCE = 1e-5
+# Random requests: as many as their bytes and the oracle's time allow.
+DRAWN, DRAWN_BYTES, ORACLE_S = 2_000, 128 << 20, 20.0
+BLOCK_S = 0.1  # a block of requests that come back to back lasts about this long
+TAIL_BLOCK = 200  # requests that a block needs for its p99 to be more than its maximum
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,50 +49,72 @@ class Task:
     accuracy: Mapping[str, float]
 
 
+@dataclasses.dataclass(frozen=True)
+class _Traffic:
+    """Traces of both splits and what the workload promises about them."""
+
+    tuning: list[Trace]
+    held_out: list[Trace]
+    tolerance: float
+    slo: str | None
+    objective: str | None
+    accuracy: Mapping[str, float]
+
+
 def prepare(
     folder: Path, workload: str | None, model: str | None, trace: str | None, slo: str | None, objective: str | None, seed: int
 ) -> Task:
     """Generate or read the traces, compute the oracle in float64, write both below `folder`."""
     if (workload is None) == (model is None):
         raise StudyError("found both or neither of a workload and a model; give exactly one")
-    accuracy: dict[str, float] = {}
+    slos = tuple(parse_slos(slo)) if slo else ()
+    if objective is not None:
+        quantile_of(objective)
     if workload is not None:
         if trace is not None:
             raise StudyError(f"workload {workload!r} brings its own traces; --trace goes with --model")
-        found = registry.get(workload)
-        path, name = found.model_path(), workload
-        tolerance = found.models[found.main_model].tolerance
-        accuracy = {found.models[found.main_model].metric: found.models[found.main_model].accuracy}
-        tuning, held_out = found.traces("tuning", REQUESTS), found.traces("held_out", REQUESTS)
-        slo, objective = slo or found.slo, objective or found.objective
+        path, name = registry.get(workload).model_path(), workload
+        graph, traffic = read(path), _of_workload(workload)
     else:
-        path, name, tolerance = Path(str(model)), Path(str(model)).stem, TOLERANCE
-        tuning, held_out = _own(path, trace, seed)
-    graph = read(path)
-    quantile = _quantile(objective or "p99")
-    block = min(BLOCK, *(len(one) for one in (*tuning, *held_out)))
+        path, name = Path(str(model)), Path(str(model)).stem
+        graph = read(path)
+        traffic = _Traffic(*_own(path, graph, trace, seed), TOLERANCE, None, None, {})
+    every = [*traffic.tuning, *traffic.held_out]
+    for one in every:
+        check(bindable(graph.inputs, one.inputs, 1), graph.inputs)
+    block, objective = _block(path, every, objective or traffic.objective)
     folder.mkdir(parents=True, exist_ok=True)
     courses = [
-        _course(folder, f"{split}-{index}", one, path, tolerance, block, quantile)
-        for split, group in (("tuning", tuning), ("held-out", held_out))
+        _course(folder, f"{split}-{index}", one, path, traffic.tolerance, block, quantile_of(objective))
+        for split, group in (("tuning", traffic.tuning), ("held-out", traffic.held_out))
         for index, one in enumerate(group)
     ]
-    batches = all(bool(s.shape) and isinstance((s.shape or ("",))[0], str) for s in graph.inputs)
-    return Task(
-        name,
-        path,
-        model_hash(path),
-        tuple(sorted({node.op for node in graph.nodes})),
-        batches,
-        courses[0],
-        tuple(courses[len(tuning) :]),
-        objective or "p99",
-        tuple(parse_slos(slo)) if slo else (),
-        accuracy,
-    )
+    if not slos and traffic.slo:
+        slos = tuple(parse_slos(traffic.slo))
+    operators = tuple(sorted({node.op for node in graph.nodes}))
+    first, rest = courses[0], tuple(courses[len(traffic.tuning) :])
+    return Task(name, path, model_hash(path), operators, batched(graph.inputs), first, rest, objective, slos, traffic.accuracy)
 
 
-def _own(path: Path, trace: str | None, seed: int) -> tuple[list[Trace], list[Trace]]:
+def quantile_of(objective: str) -> float:
+    """0.99 of "p99"; `StudyError` where it is no percentile."""
+    try:
+        percentile = float(objective.removeprefix("p"))
+    except ValueError:
+        percentile = -1.0
+    if not objective.startswith("p") or not 0 < percentile < 100:
+        raise StudyError(f"unknown objective {objective!r}; allowed: a percentile of the latency such as p50, p99 or p99.9")
+    return percentile / 100
+
+
+def _of_workload(name: str) -> _Traffic:
+    found = registry.get(name)
+    main = found.models[found.main_model]
+    tuning, held_out = found.traces("tuning", REQUESTS), found.traces("held_out", REQUESTS)
+    return _Traffic(tuning, held_out, main.tolerance, found.slo, found.objective, {main.metric: main.accuracy})
+
+
+def _own(path: Path, graph: Graph, trace: str | None, seed: int) -> tuple[list[Trace], list[Trace]]:
     """A user's trace cut into a first and a second half, or random requests, back to back."""
     if trace is not None:
         whole = traces.read(trace)
@@ -98,33 +126,53 @@ def _own(path: Path, trace: str | None, seed: int) -> tuple[list[Trace], list[Tr
             None if whole.arrival_s is None else whole.arrival_s[half:] - whole.arrival_s[half],
         )
         return [whole.first(half)], [rest]
-    signatures = read(path).inputs
-    drawn = [example(signatures, np.random.default_rng((seed, split)), 2000) for split in (0, 1)]
-    if any(len(array) != 2000 for inputs in drawn for array in inputs.values()):
-        raise StudyError("random requests need inputs with a symbolic first dimension; give --trace with one request per row")
-    return [Trace(drawn[0])], [Trace(drawn[1])]
+    generators = [np.random.default_rng((seed, split)) for split in (0, 1)]
+    one = example(graph.inputs, generators[0], 1)
+    request_bytes = max(1, sum(array.nbytes for array in one.values()))
+    count = int(min(DRAWN, DRAWN_BYTES / request_bytes, ORACLE_S / 2 / max(1e-9, seconds_per_request(onnx.load(path), one))))
+    count = max(8, count)
+    if batched(graph.inputs):
+        return [Trace(example(graph.inputs, generators[0], count))], [Trace(example(graph.inputs, generators[1], count))]
+
+    def drawn(generator: np.random.Generator) -> Trace:
+        each = [example(graph.inputs, generator, 1) for _ in range(count)]
+        return Trace({name: np.stack([request[name] for request in each]) for name in each[0]})
+
+    return [drawn(generators[0])], [drawn(generators[1])]
+
+
+def _block(path: Path, every: list[Trace], objective: str | None) -> tuple[int, str]:
+    """Requests per block and the objective: scheduled traffic in blocks of `BLOCK`; requests back to back for about `BLOCK_S`, and
+    their p99 only where such a block holds enough of them.
+    """
+    block = min(BLOCK, *(len(one) for one in every))
+    if every[0].arrival_s is not None:
+        return block, objective or "p99"
+    with load(path, Config()) as engine:
+        call = call_on(engine, bindable(engine.inputs, every[0].inputs, 1))
+        fits = int(BLOCK_S / _seconds(call))
+    wanted = quantile_of(objective) if objective is not None else None
+    least = 5 if wanted is None else max(5, int(np.ceil(2 / (1 - wanted))))
+    block = min(block, max(fits, least))
+    return block, objective or ("p99" if block >= TAIL_BLOCK else "p50")
+
+
+def _seconds(call: Call) -> float:
+    taken = []
+    for _ in range(5):
+        begin = time.perf_counter()
+        call()
+        taken.append(time.perf_counter() - begin)
+    return max(1e-7, min(taken))
 
 
 def _course(folder: Path, name: str, trace: Trace, model: Path, tolerance: float, block: int, quantile: float) -> Course:
-    place, oracle = folder / f"{name}.npz", folder / f"{name}.oracle.npz"
-    digest = hashlib.sha256(b"".join(np.ascontiguousarray(array).tobytes() for array in trace.inputs.values())).hexdigest()
-    if not (
-        place.exists() and oracle.exists() and (folder / f"{name}.sha256").exists() and (folder / f"{name}.sha256").read_text() == digest
-    ):
+    """The trace and its oracle on disk; an oracle that is there and belongs to this model and trace is kept."""
+    place, oracle, mark = folder / f"{name}.npz", folder / f"{name}.oracle.npz", folder / f"{name}.sha256"
+    digest = f"{model_hash(model)} {trace.digest()}"
+    if not (place.exists() and oracle.exists() and mark.exists() and mark.read_text() == digest):
+        mark.unlink(missing_ok=True)
         traces.write(Trace(trace.inputs, trace.arrival_s), place)
-        outputs = reference(widen(onnx.load(model)), trace.inputs)
-        expected: dict[str, Any] = {str(key): np.asarray(value) for key, value in outputs.items()}
-        with oracle.open("wb") as file:
-            np.savez(file, **expected)
-        (folder / f"{name}.sha256").write_text(digest)
+        write_atomically(oracle, traces.npz_bytes(expected_outputs(onnx.load(model), read(model).inputs, trace.inputs)))
+        write_atomically(mark, digest)
     return Course(str(model.resolve()), str(place.resolve()), str(oracle.resolve()), tolerance, len(trace), block, quantile)
-
-
-def _quantile(objective: str) -> float:
-    try:
-        percentile = float(objective.removeprefix("p"))
-    except ValueError:
-        percentile = -1.0
-    if not objective.startswith("p") or not 0 < percentile < 100:
-        raise StudyError(f"unknown objective {objective!r}; allowed: a percentile of the latency such as p50, p99 or p99.9")
-    return percentile / 100

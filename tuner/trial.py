@@ -7,90 +7,113 @@ no core.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import psutil
+from openinfer.tuner.statistics import is_settled
 from openinfer.workloads import trace as traces
-from openinfer.workloads.replay import replay_inline
+from openinfer.workloads.replay import ReplayTimes, replay_inline
+from openinfer.workloads.requests import Call, batched, bindable, call_on
 
 from openinfer.config import Config
 from openinfer.engine import load
 from openinfer.errors import StudyError
 
+SETTLE_ROUNDS = 12
 
-def open_trial(model: str, config: dict[str, Any], trace: str, oracle: str, tolerance: float) -> Trial:
+
+def open_trial(model: str, config: dict[str, Any], trace: str, oracle: str, tolerance: float, handicap: float = 1.0) -> Trial:
     """The factory: paths of the model, the trace and the oracle's outputs (npz), the configuration as a nested mapping."""
-    return Trial(model, Config.parse(config), trace, oracle, tolerance)
+    return Trial(model, Config.parse(config), trace, oracle, tolerance, handicap)
 
 
 class Trial:
-    """Serves the requests of one trace with one configuration."""
+    """Serves the requests of one trace with one configuration. `handicap` stretches every answer's service time by that factor."""
 
-    def __init__(self, model: str, config: Config, trace: str, oracle: str, tolerance: float) -> None:
+    def __init__(self, model: str, config: Config, trace: str, oracle: str, tolerance: float, handicap: float = 1.0) -> None:
         begin = time.perf_counter()
         self._engine = load(model, config)
         self._startup_s = time.perf_counter() - begin
         self._trace = traces.read(trace)
         self._tolerance = tolerance
+        self._handicap = handicap
         with np.load(oracle, allow_pickle=False) as file:
             self._expected = {name: file[name] for name in file.files}
         self._scale = {name: float(np.abs(value).max(initial=0.0)) or 1.0 for name, value in self._expected.items()}
         self._scheduler = config.scheduler
-        self._calls: dict[int, Any] = {}
-        largest = min(self._scheduler.max_batch, len(self._trace))
-        for count in range(1, largest + 1):
-            self._calls[count] = self._engine.bind({name: array[:count].copy() for name, array in self._trace.inputs.items()})
+        joins = batched(self._engine.inputs)
+        largest = min(self._scheduler.max_batch, len(self._trace)) if joins else 1
+        self._largest = largest
+        self._calls = {
+            size: call_on(self._engine, bindable(self._engine.inputs, self._trace.inputs, size)) for size in range(1, largest + 1)
+        }
         self._answers = {name: np.empty_like(value, dtype=self._calls[1].outputs[name].dtype) for name, value in self._expected.items()}
+        self._settled: list[float] = []
+        self._reference = 0
+
+    def settle(self, count: int) -> dict[str, Any]:
+        """Replay the first requests until their median service time has settled; `StudyError` where it never does.
+
+        The same requests each time, so that what changes is the process and not the traffic.
+        """
+        if len(self._trace) < count:
+            raise StudyError(f"the trace has {len(self._trace)} requests; a block needs {count}; give a longer trace")
+        self._reference = max(1, count // 4)
+        for _ in range(SETTLE_ROUNDS):
+            self._settled.append(self._median())
+            if is_settled(self._settled):
+                return {}
+        shown = ", ".join(f"{value / 1e3:.2f}" for value in self._settled)
+        raise StudyError(f"the service time does not settle: medians of {shown} µs in a row; close what else runs on this machine")
 
     def block(self, first: int, count: int) -> dict[str, Any]:
         """Replay requests first … first + count - 1 on their schedule; corrected and raw latencies in ns, the largest relative error."""
-        given, calls, answers = self._trace.inputs, self._calls, self._answers
-        names = list(given)
-        outputs = list(answers)
-
-        def serve(at: int, size: int) -> None:
-            call = calls[size]
-            start = first + at
-            for name in names:
-                call.inputs[name][...] = given[name][start : start + size]
-            call()
-            for name in outputs:
-                answers[name][start : start + size] = call.outputs[name]
-
-        stop = first + count
-        for name in outputs:
-            answers[name][first:stop] = np.nan
-        if self._trace.arrival_s is None:
-            times = replay_inline(np.zeros(count), serve, max_batch=self._scheduler.max_batch)
-            corrected = times.raw_ns
-        else:
-            due = self._trace.arrival_s[first:stop]
-            # A millisecond of idling first: the arm has just been woken.
-            times = replay_inline(
-                due - due[0] + 1e-3, serve, max_batch=self._scheduler.max_batch, max_delay_us=self._scheduler.max_delay_us
-            )
-            corrected = times.corrected_ns
+        for answers in self._answers.values():
+            answers[first : first + count] = np.nan
+        times = self._replay(first, count)
         lateness = times.start_ns[times.batch == 1] - times.intended_ns[times.batch == 1]
         return {
-            "corrected": corrected,
+            "corrected": times.raw_ns if self._trace.arrival_s is None else times.corrected_ns,
             "raw": times.raw_ns,
-            "error": self._error(first, stop),
+            "error": self._error(first, first + count),
             "lateness": np.percentile(lateness, [50, 99]).astype(np.int64) if len(lateness) else np.zeros(2, np.int64),
         }
 
     def facts(self) -> dict[str, Any]:
-        """Resident bytes, start-up, and the context switches of the process so far."""
+        """Resident bytes, start-up, context switches so far, warm-up replays, and the service time now ÷ when it had settled."""
         process = psutil.Process()
+        drift = self._median() / self._settled[-1]
         return {
             "resident_bytes": int(process.memory_info().rss),
             "startup_s": self._startup_s,
             "involuntary": int(process.num_ctx_switches().involuntary),
+            "warm_up_replays": len(self._settled),
+            "drift": drift,
         }
 
     def close(self) -> None:
         """Let the engine go."""
         self._engine.close()
+
+    def _replay(self, first: int, count: int) -> ReplayTimes:
+        stop = first + count
+        serve = _server(
+            self._calls,
+            {name: array[first:stop] for name, array in self._trace.inputs.items()},
+            {name: answers[first:stop] for name, answers in self._answers.items()},
+        )
+        if self._handicap != 1.0:
+            serve = _stretched(serve, self._handicap)
+        if self._trace.arrival_s is None:
+            return replay_inline(np.zeros(count), serve, max_batch=self._largest)
+        due = self._trace.arrival_s[first:stop]
+        # A millisecond of idling first: the arm has just been woken.
+        return replay_inline(due - due[0] + 1e-3, serve, max_batch=self._largest, max_delay_us=self._scheduler.max_delay_us)
+
+    def _median(self) -> float:
+        return float(np.median(self._replay(0, self._reference).raw_ns))
 
     def _error(self, first: int, stop: int) -> float:
         worst = 0.0
@@ -101,8 +124,41 @@ class Trial:
             worst = max(worst, float(difference.max(initial=0.0)) / self._scale[name])
         return worst
 
-    def check_fits(self, count: int) -> dict[str, Any]:
-        """`StudyError` where the trace has fewer than `count` requests."""
-        if len(self._trace) < count:
-            raise StudyError(f"the trace has {len(self._trace)} requests; a block needs {count}; give a longer trace")
-        return {}
+
+def _server(calls: Mapping[int, Call], given: Mapping[str, Any], answers: Mapping[str, Any]) -> Callable[[int, int], object]:
+    """serve(at, size): requests at … at + size - 1 into the bound arrays, the call, its answers out."""
+    if len(given) == 1 and len(answers) == 1:
+        ((name, source),), ((output, sink),) = given.items(), answers.items()
+        ports = {size: (call.inputs[name], call, call.outputs) for size, call in calls.items()}
+
+        def serve_one(at: int, size: int) -> None:
+            row, call, results = ports[size]
+            row[...] = source[at : at + size]
+            call()
+            sink[at : at + size] = results[output]
+
+        return serve_one
+
+    def serve(at: int, size: int) -> None:
+        call = calls[size]
+        for name, array in call.inputs.items():
+            array[...] = given[name][at : at + size]
+        call()
+        for name, answer in answers.items():
+            answer[at : at + size] = call.outputs[name]
+
+    return serve
+
+
+def _stretched(serve: Callable[[int, int], object], factor: float) -> Callable[[int, int], object]:
+    """`serve` made slower by a known factor, whatever it takes: it spins for the rest."""
+    clock = time.perf_counter_ns
+
+    def slower(at: int, size: int) -> None:
+        begin = clock()
+        serve(at, size)
+        until = begin + factor * (clock() - begin)
+        while clock() < until:
+            continue
+
+    return slower

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import io
 import zipfile
 from collections.abc import Mapping
@@ -46,6 +47,13 @@ class Trace:
         """The inputs of one request, with a leading batch axis of 1."""
         return {name: array[index : index + 1] for name, array in self.inputs.items()}
 
+    def digest(self) -> str:
+        """SHA-256 of what the requests carry and when they come."""
+        digest = hashlib.sha256()
+        for name, array in (*self.inputs.items(), *([("arrival_s", self.arrival_s)] if self.arrival_s is not None else [])):
+            digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode() + np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
+
     def first(self, count: int) -> Trace:
         """The first `count` requests."""
         arrival = None if self.arrival_s is None else self.arrival_s[:count]
@@ -75,13 +83,19 @@ def write(trace: Trace, path: str | Path) -> None:
     if trace.labels is not None:
         arrays["labels"] = trace.labels
     if path.suffix == ".npz":
-        buffer = io.BytesIO()
-        np.savez(buffer, **arrays)
+        data = npz_bytes(arrays)
     elif path.suffix == ".parquet":
-        buffer = _parquet(arrays)
+        data = _parquet(arrays).getvalue()
     else:
         raise WorkloadError(f"cannot write a trace of type {path.suffix!r}; allowed: {', '.join(READERS)}")
-    write_atomically(path, buffer.getvalue())
+    write_atomically(path, data)
+
+
+def npz_bytes(arrays: Mapping[str, Any]) -> bytes:
+    """An npz archive of the arrays."""
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()
 
 
 def _parquet(arrays: Mapping[str, Array]) -> io.BytesIO:

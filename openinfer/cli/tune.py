@@ -18,7 +18,7 @@ def tune(
         str | None, typer.Option("--trace", help="npz or parquet with arrival_s and one column per input; default: random.")
     ] = None,
     slo: Annotated[str | None, typer.Option("--slo", help='Promises, such as "p99<2ms,p99.9<5ms".')] = None,
-    budget: Annotated[str, typer.Option("--budget", help="60s, 5m or 40trials.")] = "60s",
+    budget: Annotated[str, typer.Option("--budget", help="60s, 5m or 40trials.")] = "90s",
     objective: Annotated[
         str | None, typer.Option("--objective", help="Percentile of the latency to improve; default: the workload's, or p99.")
     ] = None,

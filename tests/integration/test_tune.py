@@ -1,13 +1,20 @@
-"""A whole study on a small model: search, final race, verdict, files; resumed, and refused where it should be."""
+"""A whole study on a small model: search, final race, verdict, files; killed and resumed, and refused where it should be."""
 
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sysconfig
+import time
+from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
-from models import mlp
+from models import mlp, model
+from onnx import TensorProto, helper
 from openinfer.profiles.study_record import StudyRecord
 from openinfer.tuner.journal import read_journal
 from openinfer.tuner.study import parse_budget, tune
@@ -15,20 +22,35 @@ from openinfer.workloads.trace import Trace, write
 
 import openinfer
 from openinfer.config import Config
-from openinfer.errors import ProvenanceError, StudyError
+from openinfer.errors import InputError, ProvenanceError, StudyError, WorkloadError
+
+ROUNDS = 3
+
+
+def material(folder: Path) -> dict[str, str]:
+    """A model and a trace of the user's own."""
+    onnx.save(mlp(), folder / "m.onnx")
+    rng = np.random.default_rng(0)
+    requests = rng.standard_normal((2000, 40)).astype(np.float32)
+    write(Trace({"x": requests}, np.cumsum(rng.exponential(2e-5, 2000))), folder / "t.parquet")
+    return {"model": str(folder / "m.onnx"), "trace": str(folder / "t.parquet")}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_races():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("openinfer.tuner.final.ROUNDS", ROUNDS)
+        patch.setattr("openinfer.tuner.final.TURNS", 2)
+        yield
 
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
-    onnx.save(mlp(), folder / "m.onnx")
-    rng = np.random.default_rng(0)
-    requests = rng.standard_normal((2000, 40)).astype(np.float32)
-    write(Trace({"x": requests}, np.cumsum(rng.exponential(1e-4, 2000))), folder / "t.parquet")
+    given = material(folder)
     seen = []
     done = tune(
-        model=str(folder / "m.onnx"),
-        trace=str(folder / "t.parquet"),
+        **given,
         slo="p99<1s",
         budget="2trials",
         output=folder / "m.toml",
@@ -46,7 +68,7 @@ def test_it_leaves_a_configuration_that_loads(study):
     onnx.save(mlp(seed=1), folder / "other.onnx")
     with pytest.raises(ProvenanceError):
         openinfer.load(folder / "other.onnx", config=folder / "m.toml")
-    assert {"search", "final race"} == set(seen)
+    assert {"search", "finalists", "final race"} == set(seen)
 
 
 def test_the_record_can_be_read_again(study):
@@ -56,7 +78,10 @@ def test_the_record_can_be_read_again(study):
     assert next(check.status for check in record.slos) == "met"
     assert record.trust.output_passed and record.trust.output_max_error <= 1e-5
     assert len(done.trials) == 2
-    assert [line["kind"] for line in read_journal(done.folder / "journal.jsonl")] == ["study", "trial", "trial", "final"]
+    kinds = [line["kind"] for line in read_journal(done.folder / "journal.jsonl")]
+    assert kinds == ["study", "trial", "trial", "finalists", *["round"] * ROUNDS]
+    assert record.trust.rounds == ROUNDS and record.trust.steady_state == (record.trust.drift <= 0.1)
+    assert [step.name for step in record.steps] == list(read_journal(done.folder / "journal.jsonl")[3]["path"])
 
 
 def test_a_resumed_study_keeps_its_trials(study):
@@ -73,6 +98,39 @@ def test_a_resumed_study_keeps_its_trials(study):
         tune(**arguments, resume=True, seed=7)
 
 
+def test_kill_at_any_stage_loses_nothing(tmp_path):
+    given = material(tmp_path)
+    journal = tmp_path / "m.study" / "journal.jsonl"
+    command = [
+        Path(sysconfig.get_path("scripts")) / "openinfer",
+        "tune",
+        "--model",
+        "m.onnx",
+        "--trace",
+        "t.parquet",
+        "--budget",
+        "2trials",
+    ]
+    command += ["--output", "m.toml"]
+    known: list[dict] = []
+    for stage in ("trial", "round"):
+        child = subprocess.Popen([*command, "--resume"], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        deadline = time.monotonic() + 120
+        while not any(line["kind"] == stage for line in (read_journal(journal) if journal.exists() else [])):
+            assert child.poll() is None and time.monotonic() < deadline, child.stderr.read().decode()
+        os.kill(child.pid, signal.SIGKILL)
+        child.communicate()
+        assert not (tmp_path / "m.toml").exists()  # nothing half-written
+        found = list(read_journal(journal))
+        assert found[: len(known)] == known
+        known = found
+    done = tune(**given, budget="2trials", output=tmp_path / "m.toml", resume=True)
+    final = list(read_journal(journal))
+    assert final[: len(known)] == known
+    assert [line["kind"] for line in final].count("round") == max(ROUNDS, [line["kind"] for line in known].count("round"))
+    assert len(done.record.trials) == 2
+
+
 @pytest.mark.parametrize("text", ["", "60", "0s", "-1s", "forty", "60 hours"])
 def test_budgets_that_are_not_understood(text):
     with pytest.raises(StudyError, match="allowed: a time"):
@@ -81,6 +139,38 @@ def test_budgets_that_are_not_understood(text):
 
 def test_budgets():
     assert parse_budget("60s")[0] == 60 and parse_budget("2m")[0] == 120 and parse_budget("40trials")[1] == 40
+
+
+def test_requests_of_a_fixed_shape_are_served_one_by_one(tmp_path):
+    weight = np.random.default_rng(1).standard_normal((8, 3)).astype(np.float32)
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["y"])]
+    proto = model(nodes, {"x": (TensorProto.FLOAT, [4, 8])}, {"y": (TensorProto.FLOAT, [4, 3])}, {"w": weight})
+    onnx.save(proto, tmp_path / "fixed.onnx")
+    done = tune(model=str(tmp_path / "fixed.onnx"), budget="1trials", output=tmp_path / "fixed.toml")
+    assert done.record.trust.output_passed and done.record.verdict.objective == "p99"
+
+
+def test_a_model_that_needs_the_fallback_is_tuned_through_run(tmp_path):
+    nodes = [
+        helper.make_node("NonZero", ["x"], ["i"]),
+        helper.make_node("Shape", ["i"], ["s"]),
+        helper.make_node("Cast", ["s"], ["c"], to=1),
+    ]
+    nodes.append(helper.make_node("Add", ["x", "c"], ["y"]))
+    proto = model(nodes, {"x": (TensorProto.FLOAT, [1, 2])}, {"y": (TensorProto.FLOAT, [1, 2])})
+    onnx.save(proto, tmp_path / "m.onnx")
+    done = tune(model=str(tmp_path / "m.onnx"), budget="1trials", output=tmp_path / "m.toml")
+    assert done.record.trust.output_passed
+
+
+def test_a_trace_of_another_model_is_refused(tmp_path):
+    material(tmp_path)
+    write(Trace({"z": np.zeros((10, 40), np.float32)}), tmp_path / "z.npz")
+    write(Trace({"x": np.zeros((10, 40))}), tmp_path / "double.npz")
+    for name, kind, words in (("z", WorkloadError, "found a trace of z"), ("double", InputError, "found float64, allowed float32")):
+        with pytest.raises(kind, match=words):
+            tune(model=str(tmp_path / "m.onnx"), trace=str(tmp_path / f"{name}.npz"), output=tmp_path / "m.toml")
+        assert not (tmp_path / "m.toml").exists()
 
 
 def test_mistakes_are_named(tmp_path):

@@ -6,7 +6,16 @@ import math
 
 import numpy as np
 import pytest
-from openinfer.tuner.statistics import block_effect, effect, level, noise_floor, quantile_bound, round_log_ratios, samples_needed
+from openinfer.tuner.statistics import (
+    block_effect,
+    effect,
+    is_settled,
+    level,
+    noise_floor,
+    quantile_bound,
+    round_log_ratios,
+    samples_needed,
+)
 from race_noise import simulated_rounds
 
 SEED = int(np.random.SeedSequence().generate_state(1)[0])
@@ -65,6 +74,13 @@ def test_rounds_must_pair() -> None:
 
 def test_the_level_of_an_arm_is_in_its_own_unit() -> None:
     assert level([[100.0, 100.0], [110.0, 110.0], [90.0, 90.0]]).estimate == pytest.approx(99.666, abs=0.01)
+
+
+def test_warming_up_is_told_from_noise() -> None:
+    assert not is_settled([10, 10, 10])
+    assert not is_settled([100, 80, 60, 50])
+    assert is_settled([100, 50, 55, 60, 51])
+    assert not is_settled([50, 50, 50, 40])
 
 
 def test_noise_floor_is_the_far_end_of_the_control() -> None:

@@ -1,0 +1,165 @@
+"""From the laps of the final race to the record of the study: verdict, promises, trust, arms, steps, curves."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import math
+import platform
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from openinfer.profiles.study_record import SCHEMA_VERSION, Arm, Curve, Interval, KnobStep, StudyRecord, Trial, Trust, Verdict
+from openinfer.tuner.final import LEAST_ROUNDS
+from openinfer.tuner.finalists import Finalists, step_name
+from openinfer.tuner.race import Lap
+from openinfer.tuner.space import Knob
+from openinfer.tuner.statistics import effect, level, noise_floor, round_log_ratios
+from openinfer.tuner.task import Task
+from openinfer.tuner.verdict import judge
+
+from openinfer import __version__
+from openinfer.machine import host
+
+QUANTILES = (0.5, 0.75, 0.9, 0.95, 0.99, 0.995, 0.999, 0.9995, 0.9999)
+DRIFT_LIMIT = 0.1  # more change than this within a process, and the report says that it was not steady
+SHOWN = ("default", "winner", "runner-up")
+
+Laps = Mapping[str, Sequence[Lap]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Circumstances:
+    """What surrounds the race: how the study was called, when, how long it took, and the share of time that the host took away."""
+
+    command: str
+    seed: int
+    started_at: str
+    duration_s: float
+    steal_share: float
+    config_path: str
+
+
+def assemble(
+    task: Task, trials: Sequence[Trial], finalists: Finalists, laps: Laps, knobs: Sequence[Knob], around: Circumstances
+) -> StudyRecord:
+    """The whole record; pure."""
+    shown = [name for name in SHOWN if name in laps]
+    samples = {name: np.concatenate([lap.corrected for lap in laps[name]]) for name in shown}
+    slos = [slo.check(samples[name], name, "held-out") for slo in task.slos for name in shown]
+    trust = _trust(task, laps, around)
+    verdict = judge_race(task.objective, laps, trust.output_passed, [check for check in slos if check.arm != "runner-up"])
+    arms = finalists.arms()
+    return StudyRecord(
+        schema_version=SCHEMA_VERSION,
+        workload=task.name,
+        model=str(task.model),
+        model_sha256=task.model_sha256,
+        command=around.command,
+        seed=around.seed,
+        started_at=around.started_at,
+        duration_s=around.duration_s,
+        verdict=verdict,
+        slos=slos,
+        trust=trust,
+        arms=[_arm(name, laps[name], arms[name].knobs()) for name in shown],
+        steps=_steps(finalists, laps, knobs),
+        trials=list(trials),
+        curves=[_curve(name, laps[name]) for name in shown],
+        accuracy=dict(task.accuracy),
+        environment=environment(),
+        config_path=around.config_path,
+    )
+
+
+def judge_race(objective: str, laps: Laps, output_passed: bool = True, slos: Sequence[Any] = ()) -> Verdict:
+    """The verdict on "winner" against "default", with the control "twin"."""
+    objectives = {name: [lap.objective for lap in arm] for name, arm in laps.items()}
+    if len(objectives["default"]) < LEAST_ROUNDS:
+        return judge(Interval(1.0, 0.0, math.inf), math.inf, objective=objective)
+    floor = noise_floor(round_log_ratios(objectives["default"], objectives["twin"]))
+    ratio = effect(objectives["default"], objectives["winner"]) if "winner" in objectives else None
+    return judge(ratio, floor, objective=objective, output_passed=output_passed, slos=slos)
+
+
+def environment() -> dict[str, str]:
+    """Versions and the machine."""
+    versions = {name: importlib.metadata.version(name) for name in ("numpy", "numba", "llvmlite", "onnx")}
+    machine = host()
+    return {
+        "openinfer": __version__,
+        "python": platform.python_version(),
+        "kernel": platform.release(),
+        "cpu": machine.cpu,
+        "isa": machine.isa,
+        "processors": str(len(machine.processors)),
+        **versions,
+    }
+
+
+def _trust(task: Task, laps: Laps, around: Circumstances) -> Trust:
+    every = [lap for arm in laps.values() for lap in arm]
+    default, twin = ([lap.objective for lap in laps[name]] for name in ("default", "twin"))
+    lateness = np.max([lap.lateness for lap in laps["default"]], axis=0)
+    worst, tolerance = max(lap.error for lap in every), task.tuning.tolerance
+    drifts = np.abs(np.log([lap.facts["drift"] for lap in every]))
+    replays = [int(lap.facts["warm_up_replays"]) for lap in every]
+    drift = float(np.exp(np.median(drifts)) - 1)
+    note = (
+        f"every process settled after {min(replays)} to {max(replays)} warm-up replays; between then and the end of its race the service "
+        f"time changed by {drift:.1%} (median of {len(every)} processes)"
+    )
+    return Trust(
+        noise_floor=noise_floor(round_log_ratios(default, twin)),
+        rounds=len(default),
+        steady_state=drift <= DRIFT_LIMIT,
+        steady_state_note=note,
+        drift=drift,
+        lateness_p50_ns=int(lateness[0]),
+        lateness_p99_ns=int(lateness[1]),
+        steal_share=around.steal_share,
+        involuntary_switches=sum(int(lap.facts["involuntary"]) for lap in every),
+        output_max_error=worst,
+        output_tolerance=tolerance,
+        output_passed=worst <= tolerance,
+        samples=int(sum(len(lap.corrected) for lap in every)),
+    )
+
+
+def _steps(finalists: Finalists, laps: Laps, knobs: Sequence[Knob]) -> list[KnobStep]:
+    """Knob by knob from the default to the winner, each against the arm before it."""
+    by_name = {knob.name: knob for knob in knobs}
+    arms = ["default", *(step_name(n) for n in range(1, len(finalists.path))), "winner"]
+    steps = []
+    for index, (name, value) in enumerate(finalists.path.items()):
+        before, after = ([lap.objective for lap in laps[arm]] for arm in arms[index : index + 2])
+        ratio = effect(before, after) if len(before) >= LEAST_ROUNDS else None
+        steps.append(KnobStep(name, by_name[name].values[0], value, ratio, by_name[name].mechanism))
+    return steps
+
+
+def _arm(name: str, laps: Sequence[Lap], knobs: dict[str, Any]) -> Arm:
+    """One configuration as the final race saw it."""
+    return Arm(
+        name=name,
+        knobs=knobs,
+        objective=level([lap.objective for lap in laps]),
+        p50_ns=_levels(laps, 0.5),
+        p99_ns=_levels(laps, 0.99),
+        p999_ns=_levels(laps, 0.999),
+        peak_bytes=max(int(lap.facts["resident_bytes"]) for lap in laps),
+        startup_s=float(np.median([lap.facts["startup_s"] for lap in laps])),
+        max_error=max(lap.error for lap in laps),
+    )
+
+
+def _levels(laps: Sequence[Lap], quantile: float) -> Interval:
+    return level([[float(np.quantile(lap.corrected, quantile))] for lap in laps])
+
+
+def _curve(name: str, laps: Sequence[Lap]) -> Curve:
+    corrected, raw = (np.concatenate([getattr(lap, kind) for lap in laps]) for kind in ("corrected", "raw"))
+    quantiles = [q for q in QUANTILES if (1 - q) * len(corrected) >= 1]
+    corrected_ns, raw_ns = ([int(v) for v in np.quantile(values, quantiles)] for values in (corrected, raw))
+    return Curve(name, "held-out", quantiles, corrected_ns, raw_ns, len(corrected))

@@ -1,0 +1,107 @@
+"""From the best candidate of the search to what enters the final race: only the knobs that matter, in the order of their effect.
+
+Raced on the tuning trace, in fresh processes:
+1. the candidate beside itself with one knob put back, for each knob: what each one is worth;
+2. the default with the most valuable knobs added one by one: where adding stops to help, the rest is dropped.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from openinfer.profiles.study_record import Trial
+from openinfer.tuner.race import processes, race
+from openinfer.tuner.search import PROCESS_SD, ranking, seed_of
+from openinfer.tuner.statistics import block_effect
+from openinfer.tuner.task import Task
+
+from openinfer.config import Config
+
+TURNS = 4
+MOST_STEPS = 4
+WORTH = 0.02  # a knob that gains less than this of the objective is left at its default
+
+Knobs = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Finalists:
+    """`path` holds the knobs of the winner in the order in which they are added to the default; empty where nothing looked faster.
+    `runner_up` is the next candidate that differs from the winner in one of them.
+    """
+
+    path: Knobs
+    runner_up: Knobs | None
+
+    def arms(self) -> dict[str, Config]:
+        """Arm name → configuration: the default, its twin (the A/A control), the steps of the path, the last of them as the winner."""
+        arms = {"default": Config(), "twin": Config()}
+        names = list(self.path)
+        for length in range(1, len(names)):
+            arms[step_name(length)] = Config().with_knobs({name: self.path[name] for name in names[:length]})
+        if names:
+            arms["winner"] = Config().with_knobs(self.path)
+        if self.runner_up is not None:
+            arms["runner-up"] = Config().with_knobs(self.runner_up)
+        return arms
+
+
+def step_name(length: int) -> str:
+    """The arm with the first `length` knobs of the path."""
+    return f"step {length}"
+
+
+def choose(task: Task, trials: Sequence[Trial], seed: int) -> Finalists:
+    """The finalists. Where the chosen knobs do not hold together in the second race, the candidate is taken as it was found."""
+    ranked = ranking(trials)
+    if not ranked:
+        return Finalists({}, None)
+    found = changed(ranked[0].knobs)
+    if not found:  # the default itself under another name
+        return Finalists({}, None)
+    ordered = _by_worth(task, found, seed)
+    path = _shortest(task, ordered, seed)
+    return Finalists(path, _runner_up(ranked, path))
+
+
+def changed(knobs: Mapping[str, Any]) -> Knobs:
+    """The knobs that differ from the default."""
+    defaults = Config().knobs()
+    return {name: value for name, value in knobs.items() if value != defaults[name]}
+
+
+def _by_worth(task: Task, found: Knobs, seed: int) -> Knobs:
+    if len(found) == 1:
+        return found
+    arms = {"all": Config().with_knobs(found)}
+    arms |= {name: Config().with_knobs({other: value for other, value in found.items() if other != name}) for name in found}
+    with processes(task.tuning, arms) as workers:
+        laps = race(task.tuning, workers, tuple(arms), TURNS, seed_of(seed, "worth"))
+    worth = {name: block_effect(laps["all"].objective, laps[name].objective, PROCESS_SD).estimate for name in found}
+    return {name: found[name] for name in sorted(found, key=lambda name: -worth[name])}
+
+
+def _shortest(task: Task, ordered: Knobs, seed: int) -> Knobs:
+    """The shortest beginning of `ordered` that is as fast as the fastest one, and the whole where none of at most `MOST_STEPS` is."""
+    names = list(ordered)
+    if len(names) == 1:
+        return ordered
+    lengths = [*range(1, min(len(names), MOST_STEPS + 1)), len(names)]
+    arms = {str(n): Config().with_knobs({name: ordered[name] for name in names[:n]}) for n in lengths}
+    with processes(task.tuning, {"default": Config(), **arms}) as workers:
+        laps = race(task.tuning, workers, ("default", *arms), TURNS, seed_of(seed, "path"))
+    ratio = {n: block_effect(laps["default"].objective, laps[str(n)].objective, PROCESS_SD).estimate for n in lengths}
+    enough = min(ratio.values()) * (1 + WORTH)
+    length = next(n for n in lengths if ratio[n] <= enough)
+    return {name: ordered[name] for name in names[:length]}
+
+
+def _runner_up(ranked: Sequence[Trial], path: Knobs) -> Knobs | None:
+    """The best other candidate that sets one of the winner's knobs otherwise."""
+    defaults = Config().knobs()
+    for trial in ranked[1:]:
+        if any(trial.knobs.get(name, defaults[name]) != value for name, value in path.items()):
+            return changed(trial.knobs)
+    return None
