@@ -6,7 +6,7 @@ A default here is the best setting that can be known without tuning. `tune` fill
 from __future__ import annotations
 
 import os
-import tempfile
+import secrets
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -116,18 +116,18 @@ class Config(Section):
         return type(self).parse(dump)
 
 
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write the whole file or nothing; `OSError` is left to the caller. Durable once it returns."""
+def write_atomically(path: Path, content: str | bytes, mode: int = 0o666) -> None:
+    """Write the whole file or nothing; `mode` less the process's umask. `OSError` is left to the caller. Durable once it returns."""
     data = content.encode() if isinstance(content, str) else content
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = path.parent / f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}"
     try:
-        with os.fdopen(handle, "wb") as file:
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode), "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 

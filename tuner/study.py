@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import os
 import re
 import shlex
 import sys
@@ -27,7 +28,6 @@ from openinfer.tuner.task import Task, prepare
 from openinfer.config import Config
 from openinfer.errors import StudyError
 from openinfer.machine import host
-from openinfer.version import __version__
 
 SEARCH_SHARE = 0.5  # of a time budget; choosing the finalists and the final race take about the rest
 
@@ -85,6 +85,7 @@ def tune(
     seconds, candidates = parse_budget(budget)
     path = Path(output) if output is not None else Path("tuned") / f"{workload or Path(str(model)).stem}.toml"
     folder = path.with_suffix(".study")
+    _check_writable(path)
     task = prepare(folder, workload, model, trace, slo, objective, seed)
     knobs = space(host(), task.operators, task.batches)
     tell = progress or (lambda phase, left, best: None)
@@ -131,6 +132,15 @@ def parse_budget(text: str) -> tuple[float, int]:
     if match[2] == "trials":
         return float("inf"), int(float(match[1]))
     return float(match[1]) * (60 if match[2] == "m" else 1), sys.maxsize
+
+
+def _check_writable(path: Path) -> None:
+    """Refuse now what could not be written after the study."""
+    if path.suffix != ".toml" or path.is_dir():
+        raise StudyError(f"output {str(path)!r} is not the path of a .toml file; give one such as tuned/mine.toml")
+    nearest = next(parent for parent in path.absolute().parents if parent.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        raise StudyError(f"output {str(path)!r} cannot be written: {str(nearest)!r} is no writable folder; choose another --output")
 
 
 def _header(journal: Journal, task: Task, seed: int, resume: bool) -> None:

@@ -10,7 +10,7 @@ from openinfer.workloads.workload import Workload, load
 
 from openinfer.errors import WorkloadError, suggest
 
-# Workload → module that has `generate(regime, requests, seed) -> Trace`; workload.toml lies beside it.
+# Workload → module that has `generate` and `export_raw` (see `Workload`); workload.toml lies beside it.
 MODULES = {"hft": "openinfer.workloads.hft.traffic"}
 
 
@@ -25,4 +25,4 @@ def get(name: str) -> Workload:
     if name not in MODULES:
         raise WorkloadError(f"unknown workload {name!r}; {suggest(name, MODULES)}")
     module = importlib.import_module(MODULES[name])
-    return load(Path(str(module.__file__)).parent, module.generate)
+    return load(Path(str(module.__file__)).parent, module.generate, module.export_raw)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from openinfer.workloads import trace as traces
 from openinfer.workloads.trace import Trace
 
 from openinfer.errors import WorkloadError, suggest
@@ -27,7 +29,11 @@ class Model:
 
 @dataclasses.dataclass(frozen=True)
 class Workload:
-    """A domain: its models, the traffic that `trace` generates, its promises, and the knobs worth searching."""
+    """A domain: its models, the traffic that it generates, its promises.
+
+    `generate(regime, requests, seed)` makes a trace; `export_raw(folder, name, regime, requests, seed)` writes what lies behind it in the
+    domain's own formats.
+    """
 
     name: str
     description: str
@@ -39,6 +45,7 @@ class Workload:
     regimes: tuple[str, ...]
     splits: Mapping[str, tuple[int, ...]]
     generate: Callable[[str, int, int], Trace]
+    export_raw: Callable[[Path, str, str, int, int], list[Path]]
 
     def model_path(self, name: str | None = None) -> Path:
         """The ONNX file of a model; the main one by default."""
@@ -46,6 +53,18 @@ class Workload:
         if name not in self.models:
             raise WorkloadError(f"workload {self.name!r} has no model {name!r}; {suggest(name, self.models)}")
         return self.folder / self.models[name].file
+
+    def export(self, folder: Path, requests: int) -> list[Path]:
+        """Write everything below `folder`: models, and for every split, regime and seed the trace and what lies behind it."""
+        folder.mkdir(parents=True, exist_ok=True)
+        written = [Path(shutil.copy(self.model_path(model), folder)) for model in self.models]
+        for split, seeds in self.splits.items():
+            for regime in self.regimes:
+                for seed, one in zip(seeds, self.traces(split, requests, regime), strict=True):
+                    name = f"{split}-{regime}-{seed}"
+                    traces.write(one, folder / f"{name}.parquet")
+                    written += [folder / f"{name}.parquet", *self.export_raw(folder, name, regime, requests, seed)]
+        return written
 
     def traces(self, split: str, requests: int, regime: str | None = None) -> list[Trace]:
         """One trace per seed of the split `tuning` or `held_out`."""
@@ -57,7 +76,9 @@ class Workload:
         return [self.generate(chosen, requests, seed) for seed in self.splits[split]]
 
 
-def load(folder: Path, generate: Callable[[str, int, int], Trace]) -> Workload:
+def load(
+    folder: Path, generate: Callable[[str, int, int], Trace], export_raw: Callable[[Path, str, str, int, int], list[Path]]
+) -> Workload:
     """The workload described in `folder`."""
     table: dict[str, Any] = tomllib.loads((folder / "workload.toml").read_text(encoding="utf-8"))
     models = {
@@ -74,4 +95,5 @@ def load(folder: Path, generate: Callable[[str, int, int], Trace]) -> Workload:
         tuple(table["regimes"]),
         {name: tuple(seeds) for name, seeds in table["splits"].items()},
         generate,
+        export_raw,
     )

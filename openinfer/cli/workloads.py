@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Annotated
 
@@ -17,9 +16,10 @@ def workloads(
     requests: Annotated[int, typer.Option("--requests", min=1, max=1_000_000, help="Requests per exported trace.")] = 20_000,
     json: Json = False,
 ) -> None:
-    """Describe the built-in workloads; with --export, write models, tuning and held-out traces (parquet, labels included)."""
+    """Describe the built-in workloads; with --export, write models, tuning and held-out traces (parquet, labels included) and
+    what lies behind them in the domain's formats."""
     from openinfer.errors import WorkloadError
-    from openinfer.workloads import registry, trace
+    from openinfer.workloads import registry
 
     if name is None:
         if export is not None:
@@ -34,17 +34,7 @@ def workloads(
         return
     workload = registry.get(name)
     if export is not None:
-        folder = Path(export)
-        folder.mkdir(parents=True, exist_ok=True)
-        written = []
-        for model in workload.models:
-            written.append(str(shutil.copy(workload.model_path(model), folder)))
-        for split in workload.splits:
-            for regime in workload.regimes:
-                for seed, one in zip(workload.splits[split], workload.traces(split, requests, regime), strict=True):
-                    path = folder / f"{split}-{regime}-{seed}.parquet"
-                    trace.write(one, path)
-                    written.append(str(path))
+        written = [str(path) for path in workload.export(Path(export), requests)]
         print_json({"written": written}) if json else print("\n".join(written))
         return
     if json:

@@ -77,7 +77,7 @@ def store(name: str, symbol: str, elf: bytes) -> None:
     try:
         place.mkdir(parents=True, exist_ok=True, mode=0o700)
         digest = hashlib.sha256(symbol.encode() + elf).hexdigest()
-        write_atomically(place / f"{name}.o", MAGIC + f"{digest} {symbol}\n".encode() + elf)
+        write_atomically(place / f"{name}.o", MAGIC + f"{digest} {symbol}\n".encode() + elf, 0o600)
         _prune(place)
     except OSError as error:
         log.warning("the object cache %s cannot be written (%s); set OPENINFER_CACHE to a folder that can", place, error.strerror)

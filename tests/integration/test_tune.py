@@ -173,6 +173,16 @@ def test_a_trace_of_another_model_is_refused(tmp_path):
         assert not (tmp_path / "m.toml").exists()
 
 
+@pytest.mark.parametrize("output", ["m", "file.toml/m.toml", "folder.toml"])
+def test_outputs_that_cannot_be_written_are_refused_before_the_study(tmp_path, output):
+    (tmp_path / "file.toml").touch()
+    (tmp_path / "folder.toml").mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(StudyError, match="output"):
+        tune(workload="hft", output=tmp_path / output)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def test_mistakes_are_named(tmp_path):
     for arguments, words in (
         ({"workload": "hft", "model": "m.onnx"}, "exactly one"),

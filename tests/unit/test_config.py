@@ -1,5 +1,6 @@
 """The configuration: round trips, atomic writes, errors that name the knob."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -74,3 +75,13 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, mon
         write_atomically(path, "new")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_files_get_the_permissions_of_any_new_file(tmp_path):
+    before = os.umask(0o027)
+    try:
+        Config().save(tmp_path / "c.toml")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "c.toml").stat().st_mode & 0o777 == 0o640
+    assert [path.name for path in tmp_path.iterdir()] == ["c.toml"]

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from openinfer.workloads.hft.market import features, labels, regime, session
+from pathlib import Path
+
+import numpy as np
+from openinfer.workloads.hft.book import DEPTH
+from openinfer.workloads.hft.market import Session, features, labels, regime, session
 from openinfer.workloads.trace import Trace
 
 WARM_UP = 200  # events before the averages of the features have settled
@@ -11,6 +15,22 @@ HORIZON = 20
 
 def generate(name: str, requests: int, seed: int) -> Trace:
     """A trace of `requests` requests of one regime (`quiet`, `burst`). Arrivals start at 0."""
-    day = session(regime(name), requests + WARM_UP + HORIZON, seed)
+    day = _session(name, requests, seed)
     rows = slice(WARM_UP, WARM_UP + requests)
     return Trace({"x": features(day)[rows]}, day.times[rows] - day.times[WARM_UP], labels(day, HORIZON)[rows])
+
+
+def export_raw(folder: Path, name: str, regime_name: str, requests: int, seed: int) -> list[Path]:
+    """The session behind a trace, in the columns of LOBSTER (lobsterdata.com): messages (time in s, type, order, size, price in $ / 10,000,
+    direction), and row by row the book after the event that the message belongs to (ask price,
+    ask size, bid price, bid size, level by level).
+    """
+    day = _session(regime_name, requests, seed)
+    messages, books = folder / f"{name}_message_{DEPTH}.csv", folder / f"{name}_orderbook_{DEPTH}.csv"
+    np.savetxt(messages, day.messages, fmt=["%.9f", "%d", "%d", "%d", "%d", "%d"], delimiter=",")
+    np.savetxt(books, day.order_book()[np.searchsorted(day.times, day.messages[:, 0])], fmt="%d", delimiter=",")
+    return [messages, books]
+
+
+def _session(name: str, requests: int, seed: int) -> Session:
+    return session(regime(name), requests + WARM_UP + HORIZON, seed)

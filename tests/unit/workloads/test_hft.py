@@ -130,3 +130,13 @@ def test_micro_batches_join_what_has_arrived():
     clock = Clock(cost=10)
     replay_inline(np.array([0, 1000, 2000]) * 1e-9, clock.serve, max_batch=3, max_delay_us=1, clock=clock)
     assert clock.calls == [(0, 2), (2, 1)]
+
+
+def test_the_export_holds_models_traces_and_lobster_files(tmp_path):
+    written = registry.get("hft").export(tmp_path / "hft", 300)
+    assert len(written) == 2 + 3 * 8 and all(path.stat().st_size for path in written)
+    messages = np.loadtxt(tmp_path / "hft" / "tuning-burst-101_message_10.csv", delimiter=",")
+    books = np.loadtxt(tmp_path / "hft" / "tuning-burst-101_orderbook_10.csv", delimiter=",")
+    assert messages.shape[1] == 6 and books.shape == (len(messages), 4 * DEPTH)
+    assert (books[:, 0] > books[:, 2]).all()  # the best ask lies above the best bid
+    assert len(trace.read(tmp_path / "hft" / "held_out-quiet-203.parquet")) == 300
