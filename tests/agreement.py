@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +17,11 @@ def generator() -> np.random.Generator:
     seed = int(np.random.SeedSequence().entropy % 2**32)
     print(f"{seed=}")
     return np.random.default_rng(seed)
+
+
+def runs(usual: int) -> int:
+    """How many random cases a test draws: `usual`, or fewer where `OPENINFER_TEST_DRAWS` says so."""
+    return min(usual, int(os.environ.get("OPENINFER_TEST_DRAWS", usual)))
 
 
 def agree(proto: Any, inputs: Mapping[str, np.ndarray], compiled: bool = True, batched: bool = True) -> Any:

@@ -16,6 +16,7 @@ from openinfer.passes.fold_constants import GROWING, RANDOM, Evaluate
 
 FOLD_ELEMENTS = 4096
 COPY_BLOCK = 16384
+FOLDED = frozenset({"Shape", "Size"})  # always known from the input's shape: no kernel
 
 
 class Refused(Exception):

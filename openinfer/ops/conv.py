@@ -22,6 +22,7 @@ from openinfer.ops._base import Alias, NotCompiled, Operator, Packed, Scratch, S
 FUSIBLE_ACTIVATIONS = ("Relu", "LeakyRelu", "Clip")
 FLOPS_PER_NS = {"float32": 70.0, "float64": 35.0}
 CALL_NS = 30.0
+LATENCY = 8  # independent sums that keep the multipliers busy
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,22 +123,78 @@ def infer(node: Node, inputs: Sequence[Value | None]) -> list[TensorType]:
 
 
 def lower(node: Node, inputs: Sequence[Value | None], outputs: Sequence[Value | None], target: Target) -> list[Step | Alias]:
-    """`phase_copy`, then `conv`: a block is a run of pixels of some filters of one group of one image."""
+    """`phase_copy`, then `conv`; a 1×1 convolution without stride and pads reads the input in place."""
     x, y = required(inputs, 0), required(outputs, 0)
-    weight, bias = _constant(required(inputs, 1)), optional(inputs, 2)
+    weight, bias = constant(required(inputs, 1)), optional(inputs, 2)
     dtype = float_only(x)
     g = geometry(node, x, required(inputs, 1))
-    lanes, item = target.machine.lanes(dtype), np.dtype(dtype).itemsize
-    pixels = g.output[0] * g.plane[1]
-    per_group, depth = g.filters // g.groups, math.prod(weight.shape[1:])
-    vectors = min(3 if target.machine.vector_registers >= 32 else 2, -(-pixels // lanes))
-    rows = max(1, min(per_group, (target.machine.vector_registers - vectors - 2) // vectors, 12))
-    width, filter_blocks = vectors * lanes, -(-per_group // rows)
-    chunks = -(-pixels // width)
+    shifts = np.zeros(g.filters, dtype) if bias is None else constant(bias)
+    in_place = g.plane == g.size == g.output and g.kernel == (1, 1)
+    if in_place:
+        pixels = math.prod(g.size)
+        g = dataclasses.replace(g, size=(1, pixels), output=(1, pixels), plane=(1, pixels))
+    rows, vectors = tile_shape(g.filters // g.groups, g.output[0] * g.plane[1], dtype, target)
+    in_place = in_place and g.plane[1] >= vectors * target.machine.lanes(dtype)
+    steps: list[Step | Alias] = []
+    plane: Value | Scratch = x
+    if not in_place:
+        copied = phase_copy(x, g, vectors * target.machine.lanes(dtype))
+        plane = scratch_of(copied)
+        steps.append(copied)
+    window = Window(g.output, 0, g.output[1], 1)
+    steps.append(product(node, plane, y, g, weight, shifts, g.offsets(), window, (rows, vectors), target))
+    return steps
+
+
+@dataclasses.dataclass(frozen=True)
+class Window:
+    """Where results go within one filter's output: (r, q) at start + r · row_step + q · column_step, for `size` rows and columns."""
+
+    size: tuple[int, int]
+    start: int
+    row_step: int
+    column_step: int
+
+
+def phase_copy(x: Value, g: Geometry, width: int) -> Step:
+    """The copy of `x` into padded planes; readers may look `width` elements and one row beyond the last plane."""
     image = g.channels * g.plane_elements
-    plane = Scratch("plane", (g.batch * image + width + g.plane[1]) * item)
-    shifts = np.zeros(g.filters, dtype) if bias is None else _constant(bias)
-    key = f"{node.outputs[0]}:{rows}"
+    plane = Scratch("plane", (g.batch * image + width + g.plane[1]) * np.dtype(x.dtype).itemsize)
+    sizes = (*g.size, *g.before, *g.strides, *g.plane)
+    return Step("phase_copy", {"dtype": x.dtype}, (x, plane), sizes, g.batch * g.channels, CALL_NS + g.batch * image * 0.3, (1,))
+
+
+def scratch_of(step: Step) -> Scratch:
+    """The plane that a `phase_copy` fills."""
+    plane = step.operands[1]
+    assert isinstance(plane, Scratch)
+    return plane
+
+
+def product(
+    node: Node,
+    plane: Value | Scratch,
+    y: Value,
+    g: Geometry,
+    weight: Array,
+    shifts: Array,
+    offsets: Array,
+    window: Window,
+    tile: tuple[int, int],
+    target: Target,
+    part: str = "",
+) -> Step:
+    """One `conv` step: a block is a chunk of pixels of some filters of one group of one image.
+
+    `weight` is [filters, depth], `offsets` [depth]; `part` tells apart several products of one node.
+    """
+    dtype, (rows, vectors) = y.dtype, tile
+    per_group, depth = g.filters // g.groups, len(offsets)
+    width = vectors * target.machine.lanes(dtype)
+    pixels = window.size[0] * g.plane[1]
+    filter_blocks, chunks = -(-per_group // rows), -(-pixels // width)
+    image = g.channels * g.plane_elements
+    key = f"{node.outputs[0]}:{rows}:{part}"
 
     def pack(values: Array) -> Array:
         """[filters, …] → [groups, blocks, depth, rows], zero beyond the last filter."""
@@ -145,39 +202,49 @@ def lower(node: Node, inputs: Sequence[Value | None], outputs: Sequence[Value | 
         padded[:, :per_group] = values.reshape(g.groups, per_group, -1)
         return np.ascontiguousarray(padded.reshape(g.groups, filter_blocks, rows, -1).transpose(0, 1, 3, 2))
 
-    copied = Step(
-        "phase_copy",
-        {"dtype": dtype},
-        (x, plane),
-        (*g.size, *g.before, *g.strides, *g.plane),
-        g.batch * g.channels,
-        CALL_NS + g.batch * image * 0.3,
-        (1,),
-    )
     low, high = bounds(node)
     statics = {
         "dtype": dtype,
         "depth": depth,
         "rows": rows,
         "vectors": vectors,
+        "column_step": window.column_step,
         "activation": node.attribute("activation"),
         "low_bound": low,
         "high_bound": high,
     }
     operands = (
         plane,
-        Packed(f"{node.outputs[0]}:{g.size}:offsets", g.offsets),
+        Packed(f"{node.outputs[0]}:{g.size}:{part}:offsets", lambda: offsets.astype(np.int64)),
         Packed(f"{key}:weights", lambda: pack(weight)),
         Packed(f"{key}:bias", lambda: pack(shifts)),
-        Scratch("tile", rows * width * item, per_thread=True),
         y,
     )
-    sizes = (image, image // g.groups, g.groups, per_group, filter_blocks, chunks, pixels, g.plane[1], *g.output)
-    flops = 2.0 * g.batch * g.filters * depth * pixels
-    computed = Step(
-        "conv", statics, operands, sizes, g.batch * g.groups * filter_blocks * chunks, CALL_NS + flops / FLOPS_PER_NS[dtype], (4, 5)
-    )
-    return [copied, computed]
+    filter_size = math.prod(y.shape[2:])
+    sizes = (image, image // g.groups, g.groups, per_group, filter_blocks, chunks, pixels, g.plane[1])
+    places = (*window.size, filter_size, window.start, window.row_step)
+    blocks, flops = g.batch * g.groups * filter_blocks * chunks, 2.0 * g.batch * g.filters * depth * pixels
+    return Step("conv", statics, operands, (*sizes, *places), blocks, CALL_NS + flops / FLOPS_PER_NS[dtype], (4,))
+
+
+def tile_shape(filters: int, pixels: int, dtype: str, target: Target) -> tuple[int, int]:
+    """Filters and vectors of pixels of the register tile: the cheapest that the register file holds, by a count of instructions.
+
+    `engine.tile_rows` and `engine.tile_vectors` fix either.
+    """
+    registers, lanes = target.machine.vector_registers, target.machine.lanes(dtype)
+    rows = (target.engine.tile_rows,) if target.engine.tile_rows else range(1, 15)
+    vectors = (target.engine.tile_vectors,) if target.engine.tile_vectors else range(1, 5)
+    fixed = bool(target.engine.tile_rows and target.engine.tile_vectors)
+
+    def cost(tile: tuple[int, int]) -> tuple[float, int]:
+        r, v = tile
+        spills = max(0, r * v + v + 1 - registers)
+        step = max(r * v, 0.8 * (r + v) + 2, LATENCY) + 4 * spills
+        return -(-filters // r) * -(-pixels // (v * lanes)) * step, -r * v
+
+    candidates = [(r, v) for r in rows for v in vectors if fixed or r * v + v + 1 <= registers or (r == 1 or v == 1)]
+    return min(candidates, key=cost)
 
 
 def bounds(node: Node) -> tuple[float, float]:
@@ -190,7 +257,7 @@ def bounds(node: Node) -> tuple[float, float]:
     return 0.0, 0.0
 
 
-def _constant(value: Value) -> Array:
+def constant(value: Value) -> Array:
     data: Array = known(value, f"{value.name!r}")
     if not value.constant:
         raise NotCompiled(f"{value.name!r} follows from the input's shape")

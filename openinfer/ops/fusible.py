@@ -6,6 +6,7 @@ from openinfer.ops import conv, dense
 
 ACTIVATIONS: dict[str, tuple[str, ...]] = {
     "Conv": conv.FUSIBLE_ACTIVATIONS,
+    "ConvTranspose": conv.FUSIBLE_ACTIVATIONS,
     "Gemm": dense.FUSIBLE_ACTIVATIONS,
     "MatMul": dense.FUSIBLE_ACTIVATIONS,
 }

@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
-from openinfer.ops import batch_norm, conv, dense, elementwise, movement, normalize, pool, reduce, softmax, trees
+from openinfer.ops import (
+    batch_norm,
+    conv,
+    conv_transpose,
+    dense,
+    elementwise,
+    movement,
+    normalize,
+    pool,
+    reduce,
+    resize,
+    softmax,
+    trees,
+)
 from openinfer.ops._base import Operator
 
 OPERATORS: dict[tuple[str, str], Operator] = {
     **batch_norm.OPERATORS,
     **conv.OPERATORS,
+    **conv_transpose.OPERATORS,
     **dense.OPERATORS,
     **elementwise.OPERATORS,
     **movement.OPERATORS,
     **normalize.OPERATORS,
     **pool.OPERATORS,
     **reduce.OPERATORS,
+    **resize.OPERATORS,
     **softmax.OPERATORS,
     **trees.OPERATORS,
 }

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from openinfer.codegen.lowering import Refused
+from openinfer.codegen.lowering import FOLDED, Refused
 from openinfer.config import Config
 from openinfer.ir.graph import Graph, Node, Signature, TensorType
 from openinfer.ops import registry
@@ -57,7 +57,9 @@ class Executor:
         self.graph, self._target, self._config, self._fallback = graph, target, config, fallback
         self._pool = pool
         self.refused: dict[str, str] = {
-            node.outputs[0]: "no compiled operator of this name" for node in graph.nodes if registry.find(node.domain, node.op) is None
+            node.outputs[0]: "no compiled operator of this name"
+            for node in graph.nodes
+            if registry.find(node.domain, node.op) is None and (node.domain or node.op not in FOLDED)
         }
         self._lock = threading.Lock()
         self.segments = self._partition()

@@ -6,8 +6,8 @@
     wrong       an answer that differs from the case's
 
 `python tests/oracle/ledger.py [--share I/N] [--match TEXT]` prints the ledger and every wrong case; exit code 1 if there is one. The cases
-pass axes, shapes and the like at run time, where models hold them as constants; `--constants` stores every integer input after the first in
-the model, so that the compiled form of those operators is judged too.
+pass axes, weights and the like at run time, where models hold them as constants. `--constants` stores every integer input after the first
+in the model, `--freeze` every input after the first, so that the compiled form of those operators is judged too.
 """
 
 from __future__ import annotations
@@ -81,6 +81,20 @@ def with_constants(case: Case) -> Case:
     model.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in stored.items())
     kept = [value for name, value in zip(names, inputs, strict=False) if name not in stored]
     return dataclasses.replace(case, model=model, sets=[(kept, case.sets[0][1])])
+
+
+def freeze(case: Case) -> Case:
+    """The case with every input but the first turned into a constant; itself where that cannot be said in the model."""
+    inputs = list(case.model.graph.input)
+    if len(case.sets) != 1 or len(inputs) < 2 or not all(isinstance(value, np.ndarray) for value in case.sets[0][0]):
+        return case
+    model = onnx.ModelProto()
+    model.CopyFrom(case.model)
+    given, expected = case.sets[0]
+    model.graph.initializer.extend(numpy_helper.from_array(v, s.name) for s, v in zip(inputs[1:], given[1:], strict=False))
+    del model.graph.input[1:]
+    model.ir_version = max(4, model.ir_version)  # older ones want every initializer among the inputs
+    return Case(case.name, model, [(given[:1], expected)], case.rtol, case.atol)
 
 
 def data_sets(model: Any, folder: str) -> list[tuple[list[Any], list[Any]]]:
@@ -162,13 +176,15 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--share", default="0/1")
     parser.add_argument("--match", default="")
+    parser.add_argument("--freeze", action="store_true")
     parser.add_argument("--verbose", action="store_true")
     parser.add_argument("--constants", action="store_true")
     options = parser.parse_args()
     share, shares = (int(part) for part in options.share.split("/"))
     counts: collections.Counter[str] = collections.Counter()
     for case in cases(lambda index, name: index % shares == share and options.match in name):
-        verdict, detail = judge(with_constants(case) if options.constants else case)
+        stored = freeze(case) if options.freeze else with_constants(case) if options.constants else case
+        verdict, detail = judge(stored)
         counts[verdict] += 1
         if verdict == "wrong" or options.verbose:
             print(f"{verdict:9}{case.name}: {detail}", flush=True)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from agreement import agree, generator
+from agreement import agree, generator, runs
 from models import model
 from onnx import TensorProto, helper
 
 import openinfer
+
+pytestmark = pytest.mark.kernels
 
 F = TensorProto.FLOAT
 RUNS = 12
@@ -35,7 +37,7 @@ def conv_case(rng, spatial):
 @pytest.mark.parametrize("spatial", [1, 2])
 def test_convolutions(spatial):
     rng = generator()
-    for _ in range(RUNS):
+    for _ in range(runs(RUNS)):
         channels, size, attributes, weight = conv_case(rng, spatial)
         print(channels, size, attributes, weight.shape)
         activation = rng.choice(["Relu", "LeakyRelu", "Sigmoid"])
@@ -82,7 +84,7 @@ def pooled(x, op, kernel, strides, pads, count_include_pad=0):
 @pytest.mark.parametrize("op", ["MaxPool", "AveragePool"])
 def test_pools(op):
     rng = generator()
-    for _ in range(RUNS):
+    for _ in range(runs(RUNS)):
         kernel, strides = [int(k) for k in rng.integers(1, 4, 2)], [int(s) for s in rng.integers(1, 4, 2)]
         attributes = {
             "kernel_shape": kernel,

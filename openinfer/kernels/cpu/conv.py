@@ -1,7 +1,7 @@
 """Convolution as a matrix product over flat padded planes: see `ops.conv` for the layout.
 
-A tile of `rows` filters × `vectors` vectors of neighbouring pixels stays in registers; the order of the reduction is that of
-`dense.chains`, so a pixel has the same bits in every batch and on every thread.
+A tile of `rows` filters × `vectors` vectors of neighbouring pixels stays in registers; the order of the reduction depends on its depth
+alone (`conv_tile`), so a pixel has the same bits in every batch and on every thread.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from openinfer.kernels.cpu.dense import activate, chains
+from openinfer.kernels.cpu.conv_tile import accumulate
+from openinfer.kernels.cpu.dense import activate
 from openinfer.kernels.cpu.pointers import POINTERS
 from openinfer.kernels.cpu.vectors import I64, VectorType, i64, widest
 
@@ -60,16 +61,27 @@ def phase_copy(*, dtype: str) -> Any:
 
 @functools.cache
 def conv(
-    *, dtype: str, depth: int, rows: int, vectors: int, activation: str | None = None, low_bound: float = 0.0, high_bound: float = 0.0
+    *,
+    dtype: str,
+    depth: int,
+    rows: int,
+    vectors: int,
+    column_step: int = 1,
+    activation: str | None = None,
+    low_bound: float = 0.0,
+    high_bound: float = 0.0,
 ) -> Any:
-    """conv(plane, offsets, weights, bias, tile, y, image, group, groups, per_group, filter_blocks, chunks, pixels, wq, oh, ow,
-    low, high).
+    """conv(plane, offsets, weights, bias, y, image, group, groups, per_group, filter_blocks, chunks, pixels, wq, oh, ow, filter_size,
+    start, row_step, low, high).
 
-    `image` and `group` are elements of the planes of one image, of one group; `wq` the width of a plane; `oh`, `ow` the output's size.
+    `image` and `group` are elements of the planes of one image, of one group; `wq` the width of a plane; `oh`, `ow` the rows and columns
+    that are stored: (r, q) at `start` + r · `row_step` + q · `column_step` within the `filter_size` elements of one filter's output.
+    A block is one chunk of `vectors` vectors of pixels of one block of `rows` filters. Where there are enough pixels the last chunk is
+    moved back to end with them, and stores only what is its own.
     """
-    vector, pointer = widest(dtype), POINTERS[dtype]
+    vector = widest(dtype)
     width, item = vectors * vector.lanes, vector.item_bytes
-    tile_of = _tile(vector, depth, rows, vectors, activation, low_bound, high_bound)
+    tile = _tile(vector, depth, rows, vectors, column_step, activation, low_bound, high_bound)
 
     @nb.njit(error_model="numpy")
     def kernel(
@@ -77,7 +89,6 @@ def conv(
         offsets: int,
         weights: int,
         bias: int,
-        tile: int,
         y: int,
         image: int,
         group: int,
@@ -89,88 +100,149 @@ def conv(
         wq: int,
         oh: int,
         ow: int,
+        filter_size: int,
+        start: int,
+        row_step: int,
         low: int,
         high: int,
     ) -> None:
-        computed, out = pointer(tile), pointer(y)
         for block in range(low, high):
-            first = (block % chunks) * width
-            rest = block // chunks
-            fb = rest % filter_blocks
-            rest = rest // filter_blocks
+            fb = block % filter_blocks
+            rest = block // filter_blocks
+            own = (rest % chunks) * width
+            rest = rest // chunks
             g, n = rest % groups, rest // groups
             packed = g * filter_blocks + fb
-            tile_of(
+            first = max(0, min(own, pixels - width))
+            tile(
                 plane + (n * image + g * group + first) * item,
                 offsets,
                 weights + packed * depth * rows * item,
                 bias + packed * rows * item,
-                tile,
+                y + (((n * groups + g) * per_group + fb * rows) * filter_size + start) * item,
+                first,
+                own,
+                wq,
+                oh,
+                ow,
+                filter_size,
+                row_step,
+                min(rows, per_group - fb * rows),
             )
-            kept = min(rows, per_group - fb * rows)
-            start = ((n * groups + g) * per_group + fb * rows) * oh * ow
-            p, end = first, min(first + width, pixels)
-            while p < end:
-                row, column = p // wq, p % wq
-                run = min(wq - column, end - p)
-                for i in range(kept):
-                    to, at = start + (i * oh + row) * ow + column, i * width + p - first
-                    for j in range(min(run, ow - column)):
-                        out[to + j] = computed[at + j]
-                p += run
 
     return kernel
 
 
-def _tile(vector: VectorType, depth: int, rows: int, vectors: int, activation: str | None, low_bound: float, high_bound: float) -> Any:
-    """tile(pixels, offsets, weights, bias, out): rows × vectors results, stored whole to `out`."""
-    cells = [(i, j) for i in range(rows) for j in range(vectors)]
+def _tile(
+    vector: VectorType,
+    depth: int,
+    rows: int,
+    vectors: int,
+    column_step: int,
+    activation: str | None,
+    low_bound: float,
+    high_bound: float,
+) -> Any:
+    """tile(pixels, offsets, weights, bias, y, first, own, wq, oh, ow, filter_size, row_step, kept): computes rows × vectors results for
+    the flat pixels from `first` on, and stores those from `own` on that lie in the image, for the first `kept` filters.
+    """
 
     @intrinsic
-    def tile(typing_context: Any, pixels: Any, offsets: Any, weights: Any, bias: Any, out: Any) -> Any:
+    def tile(
+        typing_context: Any,
+        pixels: Any,
+        offsets: Any,
+        weights: Any,
+        bias: Any,
+        y: Any,
+        first: Any,
+        own: Any,
+        wq: Any,
+        oh: Any,
+        ow: Any,
+        filter_size: Any,
+        row_step: Any,
+        kept: Any,
+    ) -> Any:
         def emit(context: Any, b: Any, signature: Any, args: Any) -> Any:
-            image, table, packed, shifts, to = (b.inttoptr(argument, ir.PointerType()) for argument in args)
-            total: dict[tuple[int, int], Any] = {}
-            for start, length in chains(depth):
-                part = _chain(b, vector, start, length, image, table, packed, rows, vectors)
-                total = {cell: b.fadd(total[cell], part[cell]) for cell in cells} if total else part
-            for i, j in cells:
+            image, table, packed, shifts, out = (b.inttoptr(argument, ir.PointerType()) for argument in args[:5])
+            first, own, wq, oh, ow, filter_size, row_step, kept = args[5:]
+
+            def weight(k: Any) -> Any:
+                at = vector.at(b, packed, b.mul(k, i64(rows)))
+                return lambda i: vector.load_scalar(b, at, i64(i))
+
+            def operand(k: Any) -> Any:
+                at = vector.at(b, image, b.load(b.gep(table, [k], source_etype=I64), align=8, typ=I64))
+                return lambda j: vector.load(b, at, i64(j * vector.lanes))
+
+            sums = accumulate(b, vector, depth, rows, vectors, weight, operand)
+            results = {}
+            for i in range(rows):
                 shift = vector.splat(b, vector.load_scalar(b, shifts, i64(i)))
-                value = activate(b, vector, b.fadd(total[i, j], shift), activation, low_bound, high_bound)
-                vector.store(b, value, to, i64((i * vectors + j) * vector.lanes))
+                for j in range(vectors):
+                    results[i, j] = activate(b, vector, b.fadd(sums[i, j], shift), activation, low_bound, high_bound)
+            for j in range(vectors):
+                position = b.add(first, i64(j * vector.lanes))
+                column = [results[i, j] for i in range(rows)]
+                _store_column(b, vector, column, column_step, out, position, own, wq, oh, ow, filter_size, row_step, kept)
             return context.get_dummy_value()
 
-        return types.void(*[types.intp] * 5), emit
+        return types.void(*[types.intp] * 13), emit
 
     return tile
 
 
-def _chain(
-    b: Any, vector: VectorType, start: int, length: int, image: Any, table: Any, packed: Any, rows: int, vectors: int
-) -> dict[tuple[int, int], Any]:
-    cells = [(i, j) for i in range(rows) for j in range(vectors)]
-    zero = vector.constant(0.0)
+def _store_column(
+    b: Any,
+    vector: VectorType,
+    column: list[Any],
+    column_step: int,
+    out: Any,
+    position: Any,
+    own: Any,
+    wq: Any,
+    oh: Any,
+    ow: Any,
+    filter_size: Any,
+    row_step: Any,
+    kept: Any,
+) -> None:
+    """Store one vector per filter, piece by piece: a piece is the part of the vector that lies in one row of the image.
+
+    Lane l of the piece in row r, whose lane 0 would have column q (negative after the first row), belongs at r · row_step + (q + l) · step.
+    """
+    lanes = i64(vector.lanes)
+    row, q = b.udiv(position, wq), b.urem(position, wq)
+    skipped = smallest(b, lanes, largest(b, i64(0), b.sub(own, position)))
     before = b.block
-    loop, done = b.append_basic_block("k"), b.append_basic_block("k.done")
-    b.branch(loop)
-    b.position_at_end(loop)
-    k = b.phi(I64)
-    k.add_incoming(i64(start), before)
-    sums = {cell: b.phi(vector.type) for cell in cells}
-    for phi in sums.values():
-        phi.add_incoming(zero, before)
-    offset = b.load(b.gep(table, [k], source_etype=I64), align=8, typ=I64)
-    pixels = [vector.load(b, image, b.add(offset, i64(j * vector.lanes))) for j in range(vectors)]
-    row = b.mul(k, i64(rows))
-    new = {}
-    for i in range(rows):
-        weight = vector.splat(b, vector.load_scalar(b, packed, b.add(row, i64(i))))
-        for j in range(vectors):
-            new[i, j] = vector.fma(b, weight, pixels[j], sums[i, j])
-    for cell in cells:
-        sums[cell].add_incoming(new[cell], loop)
-    following = b.add(k, i64(1))
-    k.add_incoming(following, loop)
-    b.cbranch(b.icmp_signed("<", following, i64(start + length)), loop, done)
+    head, body, done = b.append_basic_block("piece"), b.append_basic_block("piece.store"), b.append_basic_block("piece.done")
+    b.branch(head)
+    b.position_at_end(head)
+    r, shift = b.phi(I64), b.phi(I64)
+    r.add_incoming(row, before)
+    shift.add_incoming(q, before)
+    low = largest(b, skipped, b.neg(shift))
+    inside = b.and_(b.icmp_signed("<", r, oh), b.icmp_signed("<", b.neg(shift), lanes))
+    b.cbranch(inside, body, done)
+    b.position_at_end(body)
+    high = smallest(b, lanes, b.sub(ow, shift))
+    at = b.add(b.mul(r, row_step), b.mul(shift, i64(column_step)))
+    for i, value in enumerate(column):
+        limit = b.select(b.icmp_signed("<", i64(i), kept), high, i64(0))
+        place = b.add(at, b.mul(filter_size, i64(i)))
+        vector.store_between(b, value, out, place, low, limit, column_step)
+    r.add_incoming(b.add(r, i64(1)), b.block)
+    shift.add_incoming(b.sub(shift, wq), b.block)
+    b.branch(head)
     b.position_at_end(done)
-    return new
+
+
+def smallest(b: Any, x: Any, y: Any) -> Any:
+    """Signed minimum."""
+    return b.select(b.icmp_signed("<", x, y), x, y)
+
+
+def largest(b: Any, x: Any, y: Any) -> Any:
+    """Signed maximum."""
+    return b.select(b.icmp_signed(">", x, y), x, y)

@@ -13,6 +13,8 @@ MODULES: dict[str, str] = {
     "log_sum_exp": "reduce",
     "arg_extreme": "reduce",
     "pool": "pool",
+    "resize_axis": "resize",
+    "take_axis": "resize",
     "phase_copy": "conv",
     "trees": "trees",
     "gather": "movement",

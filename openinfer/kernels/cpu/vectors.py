@@ -72,14 +72,33 @@ class VectorType:
 
     def store_first(self, builder: Any, value: Any, base: Any, index: Any, count: Any) -> None:
         """Store the first `count` lanes (an i64); the memory after them is not touched."""
+        self.store_between(builder, value, base, index, i64(0), count)
+
+    def store_between(self, builder: Any, value: Any, base: Any, index: Any, low: Any, high: Any, step: int = 1) -> None:
+        """Store the lanes low … high - 1 (i64) of a vector whose lane l belongs at `index` + l · `step`; no other memory is touched."""
         lane = ir.Constant(ir.VectorType(I64, self.lanes), list(range(self.lanes)))
+        below = builder.icmp_signed("<", lane, self._broadcast_index(builder, high))
+        mask = below
+        if not (isinstance(low, ir.Constant) and low.constant == 0):
+            mask = builder.and_(below, builder.icmp_signed(">=", lane, self._broadcast_index(builder, low)))
+        alignment, place = ir.Constant(I32, self.item_bytes), self.at(builder, base, index)
+        if step == 1:
+            kind = ir.FunctionType(ir.VoidType(), [self.type, ir.PointerType(), I32, mask.type])
+            function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.masked.store.{self.suffix}.p0")
+            builder.call(function, [value, place, alignment, mask])
+            return
+        # By integers: llvmlite gives a getelementptr with a vector of indices the type of one pointer.
+        steps = ir.Constant(ir.VectorType(I64, self.lanes), [lane * step * self.item_bytes for lane in range(self.lanes)])
+        numbers = builder.add(self._broadcast_index(builder, builder.ptrtoint(place, I64)), steps)
+        places = builder.inttoptr(numbers, ir.VectorType(ir.PointerType(), self.lanes))
+        kind = ir.FunctionType(ir.VoidType(), [self.type, places.type, I32, mask.type])
+        function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.masked.scatter.{self.suffix}.v{self.lanes}p0")
+        builder.call(function, [value, places, alignment, mask])
+
+    def _broadcast_index(self, builder: Any, index: Any) -> Any:
         undefined = ir.Constant(ir.VectorType(I64, self.lanes), ir.Undefined)
-        first = builder.insert_element(undefined, count, ir.Constant(I32, 0))
-        limit = builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(I32, self.lanes), [0] * self.lanes))
-        mask = builder.icmp_signed("<", lane, limit)
-        kind = ir.FunctionType(ir.VoidType(), [self.type, ir.PointerType(), I32, mask.type])
-        function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.masked.store.{self.suffix}.p0")
-        builder.call(function, [value, self.at(builder, base, index), ir.Constant(I32, self.item_bytes), mask])
+        first = builder.insert_element(undefined, index, ir.Constant(I32, 0))
+        return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(I32, self.lanes), [0] * self.lanes))
 
     def at(self, builder: Any, base: Any, index: Any) -> Any:
         """The address of one element."""
