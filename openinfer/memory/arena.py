@@ -15,7 +15,7 @@ def allocate(size_bytes: int, alignment: int = 64, huge_pages: bool = False) -> 
     """`size_bytes` of uint8 whose address is a multiple of `alignment`; the array owns the memory. Huge pages are advice to the kernel."""
     if huge_pages and size_bytes and hasattr(mmap, "MADV_HUGEPAGE"):
         length = -(-size_bytes // HUGE_PAGE) * HUGE_PAGE + HUGE_PAGE
-        region = mmap.mmap(-1, length)
+        region = mmap.mmap(-1, length, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # shared memory gets none
         region.madvise(mmap.MADV_HUGEPAGE)
         raw, alignment = np.frombuffer(region, np.uint8), HUGE_PAGE
     else:
