@@ -16,7 +16,8 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from openinfer.kernels.cpu.vectors import I32, I64, VectorType, i64
+from openinfer.kernels.cpu.loop import counted
+from openinfer.kernels.cpu.vectors import I32, VectorType, i64
 
 LANES, VECTORS = 8, 4
 BLOCK = LANES * VECTORS
@@ -69,7 +70,7 @@ def fold_line(dtype: str, operation: str) -> Any:
                 loaded = [narrow.load(b, base, b.add(first, i64(j * LANES))) for j in range(VECTORS)]
                 return [update(b, total, value, centres, False) for total, value in zip(sums, loaded, strict=True)]
 
-            sums = _loop(b, blocks, i64(0), [lanes] * VECTORS, step)
+            sums = counted(b, i64(0), blocks, [lanes] * VECTORS, step)
             vector = join(b, join(b, sums[0], sums[1]), join(b, sums[2], sums[3]))
             parts = [b.extract_element(vector, ir.Constant(I32, lane)) for lane in range(LANES)]
             while len(parts) > 1:
@@ -79,31 +80,9 @@ def fold_line(dtype: str, operation: str) -> Any:
             def rest(at: Any, sums: list[Any]) -> list[Any]:
                 return [update(b, sums[0], narrow.load_scalar(b, base, at), middle, True)]
 
-            return _loop(b, size, b.mul(blocks, i64(BLOCK)), parts, rest)[0]
+            return counted(b, b.mul(blocks, i64(BLOCK)), size, parts, rest)[0]
 
         result = types.float32 if extreme and dtype == "float32" else types.float64
         return result(types.intp, types.intp, types.float64), emit
 
     return fold
-
-
-def _loop(b: Any, stop: Any, start: Any, carried: list[Any], body: Any) -> list[Any]:
-    """Emit `for at in range(start, stop): carried = body(at, carried)`; the carried values after it."""
-    before = b.block
-    head, inside, done = (b.append_basic_block(name) for name in ("line", "line.body", "line.done"))
-    b.branch(head)
-    b.position_at_end(head)
-    at = b.phi(I64)
-    at.add_incoming(start, before)
-    phis = [b.phi(value.type) for value in carried]
-    for phi, value in zip(phis, carried, strict=True):
-        phi.add_incoming(value, before)
-    b.cbranch(b.icmp_signed("<", at, stop), inside, done)
-    b.position_at_end(inside)
-    new = body(at, phis)
-    at.add_incoming(b.add(at, i64(1)), b.block)
-    for phi, value in zip(phis, new, strict=True):
-        phi.add_incoming(value, b.block)
-    b.branch(head)
-    b.position_at_end(done)
-    return list(phis)

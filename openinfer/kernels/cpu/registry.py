@@ -23,6 +23,8 @@ MODULES: dict[str, str] = {
     "elementwise": "elementwise",
     "copy": "copy",
     "gemm": "dense",
+    "product": "product",
+    "pack_matrix": "product",
     "softmax": "softmax",
     # kernel name: module of openinfer.kernels.cpu whose function of the same name is the factory
 }
