@@ -2,33 +2,46 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from openinfer.profiles.study_record import StudyRecord
-from openinfer.reports.charts.figure import COLORS, OTHER, figure, svg
+from openinfer.reports.charts.figure import COLORS, INK, OTHER, both
+from openinfer.reports.labels import arm_label
+from openinfer.reports.numerals import limit, percentile
+
+NINES = (0.5, 0.9, 0.99, 0.999, 0.9999, 0.99999)
 
 
 def percentiles(record: StudyRecord) -> str:
     """Solid: from the intended arrival. Dashed: from the start of the call."""
-    with figure(7.2, 3.4) as (drawn, axes):
-        for curve in record.curves:
-            nines = [1 / (1 - q) for q in curve.quantiles]
-            color = COLORS.get(curve.arm, OTHER)
-            axes.plot(
-                nines, [value / 1e3 for value in curve.corrected_ns], color=color, marker="o", markersize=4, label=f"{curve.arm}, corrected"
-            )
-            axes.plot(
-                nines,
-                [value / 1e3 for value in curve.raw_ns],
-                color=color,
-                marker="s",
-                markersize=3,
-                linestyle="--",
-                label=f"{curve.arm}, raw",
-            )
-        axes.set_xscale("log")
-        axes.set_yscale("log")
-        ticks = sorted({q for curve in record.curves for q in curve.quantiles})
-        axes.set_xticks([1 / (1 - q) for q in ticks], [f"p{100 * q:g}" for q in ticks])
-        axes.minorticks_off()
-        axes.set_ylabel("latency, µs")
-        axes.legend(frameon=False)
-        return svg(drawn, "Latency by percentile")
+    return both("percentiles", "Latency by percentile", record, 3.5, _draw)
+
+
+def _draw(record: StudyRecord, drawn: Any, axes: Any, narrow: bool) -> None:
+    for curve in record.curves:
+        nines = [1 / (1 - q) for q in curve.quantiles]
+        color, label = COLORS.get(curve.arm, OTHER), arm_label(record, curve.arm)
+        axes.plot(nines, curve.corrected_ns, color=color, marker="o", markersize=4, linewidth=1.6, label=f"{label}, corrected")
+        axes.plot(nines, curve.raw_ns, color=color, marker="s", markersize=3, linewidth=1.2, linestyle=(0, (4, 2)), label=f"{label}, raw")
+    top = max((value for curve in record.curves for value in curve.corrected_ns), default=1)
+    for edge in sorted({check.limit_ns for check in record.slos}):
+        if edge < 30 * top:  # a promise far above every measurement would squeeze the curves
+            axes.axhline(edge, color=INK, linewidth=0.8, linestyle=":")
+            axes.annotate(f"limit {limit(edge)}", (0.01, edge), xycoords=("axes fraction", "data"), va="bottom")
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    ends = [1 / (1 - q) for curve in record.curves for q in curve.quantiles]
+    ticks = [q for q in NINES if min(ends) <= 1 / (1 - q) * 1.001 and 1 / (1 - q) <= max(ends) * 1.001]
+    axes.set_xticks([1 / (1 - q) for q in ticks], [f"p{percentile(q)}" for q in ticks])
+    axes.xaxis.set_minor_locator(_nothing())
+    axes.yaxis.set_major_formatter(lambda value, place: limit(value))
+    axes.yaxis.set_minor_locator(_nothing())
+    axes.grid(axis="y", color=OTHER, alpha=0.3, linewidth=0.6)
+    axes.set_ylabel("latency")
+    drawn.legend(loc="outside upper left", ncols=2 if narrow else 4, fontsize=8.5, columnspacing=1.2, handlelength=2.4)
+
+
+def _nothing() -> Any:
+    from matplotlib.ticker import NullLocator
+
+    return NullLocator()

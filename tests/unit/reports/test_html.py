@@ -4,53 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import re
 
 import pytest
-from openinfer.profiles.study_record import SCHEMA_VERSION, Arm, Curve, Interval, KnobStep, SloCheck, StudyRecord, Trial, Trust, Verdict
-from openinfer.reports.charts.figure import microseconds
+from openinfer.profiles.study_record import Interval
 from openinfer.reports.html import render
+from study_records import record
 
 HOSTILE = '</script><script>alert("x")</script><img src=x onerror=alert(1)>'
-
-
-def record(kind: str = "ADOPT", text: str = "hft", trials: int = 5) -> StudyRecord:
-    """A made-up study; `text` goes into every string that a user could have chosen."""
-    level = Interval(1000.0, 900.0, 1100.0)
-    arms = [Arm(name, {"engine.threads": 1}, level, level, level, level, 100 << 20, 0.1, 1e-7) for name in ("default", "winner")]
-    tried = [
-        Trial(
-            n,
-            "failed" if n % 3 == 2 else "complete",
-            {"engine.gc": text},
-            None if n % 3 == 2 else 0.9,
-            None if n % 3 == 2 else Interval(0.9, 0.8, 1.1),
-            float(n),
-            1.0,
-            text,
-        )
-        for n in range(trials)
-    ]
-    return StudyRecord(
-        SCHEMA_VERSION,
-        text,
-        text,
-        "0" * 64,
-        text,
-        0,
-        "2026-01-01T00:00:00+00:00",
-        60.0,
-        Verdict(kind, f"{kind}: {text}", "p99", "ns", Interval(0.9, 0.8, 0.95), 0.99),
-        [SloCheck("p99<1ms", "winner", "held-out", 0.99, 10**6, "undecided", 10, 0, 900, None)],
-        Trust(0.01, 5, True, text, 0.02, 10, 20, 0.0, 0, 1e-7, 1e-5, True, 1000),
-        arms if trials else [],
-        [KnobStep("engine.gc", "default", text, None, text)],
-        tried,
-        [Curve("default", "held-out", [0.5, 0.99], [1000, 2000], [900, 1500], 1000)] if trials else [],
-        {"accuracy": 0.5},
-        {"cpu": text},
-        text,
-    )
 
 
 @pytest.mark.parametrize("kind", ["ADOPT", "KEEP DEFAULT", "INCONCLUSIVE"])
@@ -59,12 +21,12 @@ def test_every_verdict_renders(kind, trials):
     page = render(record(kind, trials=trials))
     assert page.count("<html") == 1 and kind in page and "undecided" in page
     assert ("No candidate was measured" in page) == (trials == 0)
-    assert page.count("<svg") == (3 if trials else 0)
+    assert page.count("<svg") == page.count("<title>") - 1 == 2 * (4 if trials else 1)  # each chart for wide and for narrow pages
 
 
 def test_strings_are_escaped_everywhere():
     page = render(record(text=HOSTILE))
-    assert "<img" not in page and 'alert("x")</script>' not in page
+    assert "<img" not in page.lower() and 'alert("x")</script>' not in page
     assert page.count("<script") == 1
 
 
@@ -76,9 +38,44 @@ def test_the_record_is_embedded_whole():
 
 def test_nothing_is_loaded_from_elsewhere_and_the_bytes_are_stable():
     page = render(record())
-    assert not re.search(r'(?:src|href)="(?!#)', page) and "@import" not in page and "url(http" not in page
+    assert not re.search(r'(?:src|href)="(?!#|data:,")', page) and "@import" not in page and "url(http" not in page
     assert page == render(record())
 
 
-def test_times_carry_their_unit():
-    assert [microseconds(v) for v in (12, 1500, 2.5e6, 3e9)] == ["12 ns", "1.5 µs", "2.5 ms", "3 s"]
+def test_identifiers_are_unique():
+    found = re.findall(r'\bid="([^"]+)"', render(record()))
+    assert len(found) == len(set(found))
+
+
+def test_what_is_not_finite_still_renders_and_embeds_as_json():
+    one = record()
+    unbounded = Interval(math.nan, 0.0, math.inf)
+    one = dataclasses.replace(
+        one,
+        verdict=dataclasses.replace(one.verdict, kind="INCONCLUSIVE", ratio=dataclasses.replace(unbounded, estimate=1.0)),
+        trust=dataclasses.replace(one.trust, noise_floor=math.inf),
+        steps=[dataclasses.replace(one.steps[0], ratio=unbounded)],
+    )
+    page = render(one)
+    (embedded,) = re.findall(r'<script type="application/json" id="record">(.*?)</script>', page, re.S)
+    assert json.loads(embedded, parse_constant=pytest.fail)["trust"]["noise_floor"] is None
+    assert "nan" not in re.sub(r"<script.*?</script>|<svg.*?</svg>", "", page, flags=re.S)
+
+
+def test_the_shares_of_the_knobs_add_up_only_where_a_gain_is_shown():
+    one = record()
+    steps = [dataclasses.replace(one.steps[0], name=f"engine.k{n}", ratio=Interval(r, r, r)) for n, r in enumerate((0.9, 0.8, 1.05))]
+    shared = render(dataclasses.replace(one, steps=steps))
+    assert "share of the gain" in shared
+    row = re.findall(r"<code>engine\.k\d</code>.*?</tr>", shared)
+    shares = [float(re.findall(r'<td class="n">([^<]*)%</td>', line.replace("\u2212", "-"))[-1]) for line in row]
+    assert sum(shares) == pytest.approx(100, abs=2) and shares[2] < 0 < shares[0] < shares[1]
+    undecided = dataclasses.replace(one.verdict, ratio=Interval(0.9, 0.8, 1.1))
+    assert "share of the gain" not in render(dataclasses.replace(one, steps=steps, verdict=undecided))
+
+
+@pytest.mark.parametrize("kind", ["ADOPT", "KEEP DEFAULT", "INCONCLUSIVE"])
+def test_only_adopt_speaks_of_a_winner(kind):
+    page = render(dataclasses.replace(record(kind), steps=[]))
+    text = re.sub(r"<script.*?</script>|<style.*?</style>", "", page, flags=re.S)
+    assert ("winner" in text) == (kind == "ADOPT")
