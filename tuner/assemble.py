@@ -19,8 +19,8 @@ from openinfer.tuner.statistics import effect, level, noise_floor, round_log_rat
 from openinfer.tuner.task import Task
 from openinfer.tuner.verdict import judge
 
-from openinfer import __version__
 from openinfer.machine import host
+from openinfer.version import __version__
 
 QUANTILES = (0.5, 0.75, 0.9, 0.95, 0.99, 0.995, 0.999, 0.9995, 0.9999)
 DRIFT_LIMIT = 0.1  # more change than this within a process, and the report says that it was not steady
