@@ -53,7 +53,7 @@ Literals = tuple[tuple[int | None, ...], ...]
 
 
 def skeleton(lowered: Lowered, threads: int) -> tuple[Skeleton, Numbers]:
-    """The skeleton and, per step, its numbers: the sizes, the blocks, the threads that it is worth, and the stride of private buffers."""
+    """The skeleton and, per step, its numbers: the sizes, the stride of each private buffer, the blocks, the threads that it is worth."""
     written = {
         ("value", operand.name)
         for step in lowered.steps
@@ -96,8 +96,8 @@ def skeleton(lowered: Lowered, threads: int) -> tuple[Skeleton, Numbers]:
 
 
 def _numbers(step: Step, threads: int) -> tuple[int, ...]:
-    stride = max((private_bytes(o) for o in step.operands if isinstance(o, Scratch) and o.per_thread), default=0)
-    return (*step.sizes, step.blocks, threads if step.cost_ns > SECTION_NS else 1, stride)
+    strides = [private_bytes(operand) for operand in step.operands if isinstance(operand, Scratch) and operand.per_thread]
+    return (*step.sizes, *strides, step.blocks, threads if step.cost_ns > SECTION_NS else 1)
 
 
 def private_bytes(scratch: Scratch) -> int:
@@ -134,9 +134,13 @@ def source(shape: Skeleton, fixed: Literals, threads: int) -> tuple[str, list[tu
         for value in kept:
             numbers.append(str(value) if value is not None else f"t[{slot}]")
             slot += value is None
-        *sizes, blocks, limit, stride = numbers
+        *sizes, blocks, limit = numbers
+        sizes, strides = sizes[: len(sizes) - sum(step.private)], iter(sizes[len(sizes) - sum(step.private) :])
         addresses = [f"t[{HEADER + buffer}]" for buffer in step.buffers]
-        own = [f"{address} + thread * {stride}" if private else address for address, private in zip(addresses, step.private, strict=True)]
+        own = [
+            f"{address} + thread * {next(strides)}" if private else address
+            for address, private in zip(addresses, step.private, strict=True)
+        ]
         alone.append(f"{name}({', '.join([*addresses, *sizes, '0', blocks])})")
         share = [f"{blocks} * thread // w", f"{blocks} * (thread + 1) // w"]
         together += [

@@ -79,8 +79,8 @@ class Instance:
         self._template = np.zeros(HEADER + len(slots) + len(tail), np.int64)
         self._template[words.TABLE_PROGRAM] = variant.entry
         self._template[HEADER + len(slots) :] = tail
-        # The numbers end with the threads a step is worth, and a stride; where no step is worth two, the pool is left alone.
-        if pool is not None and any(row[-2] > 1 for row in numbers):
+        # The last number is the threads a step is worth; where no step is worth two, the pool is left alone.
+        if pool is not None and any(row[-1] > 1 for row in numbers):
             self._template[words.TABLE_CONTROL], self._template[words.TABLE_THREADS] = pool.address, pool.threads
         for buffer, address in addresses.items():
             self._template[slots[buffer]] = address

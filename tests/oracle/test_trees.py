@@ -12,7 +12,7 @@ import openinfer
 from openinfer.errors import HostileModelError
 
 
-def ensemble(rng: np.random.Generator, trees: int, features: int, modes: tuple[str, ...], tracks: bool) -> onnx.ModelProto:
+def ensemble(rng: np.random.Generator, trees: int, features: int, modes: tuple[str, ...], tracks: bool, depth: int = 6) -> onnx.ModelProto:
     """Random binary trees of mixed depth."""
     names = (
         "nodes_treeids",
@@ -50,7 +50,7 @@ def ensemble(rng: np.random.Generator, trees: int, features: int, modes: tuple[s
                 columns["nodes_falsenodeids"][position] = grow(depth - 1)
             return node
 
-        grow(int(rng.integers(0, 7)))
+        grow(int(rng.integers(0, depth + 1)))
     return wrap(columns, features)
 
 
@@ -70,7 +70,14 @@ def walk(model: onnx.ModelProto, x: np.ndarray) -> np.ndarray:
     a = {item.name: helper.get_attribute_value(item) for item in model.graph.node[0].attribute}
     place = {(t, n): i for i, (t, n) in enumerate(zip(a["nodes_treeids"], a["nodes_nodeids"], strict=True))}
     weights = dict(zip(zip(a["target_treeids"], a["target_nodeids"], strict=True), a["target_weights"], strict=True))
-    tests = {b"BRANCH_LEQ": np.less_equal, b"BRANCH_LT": np.less, b"BRANCH_GT": np.greater, b"BRANCH_GTE": np.greater_equal}
+    tests = {
+        b"BRANCH_LEQ": np.less_equal,
+        b"BRANCH_LT": np.less,
+        b"BRANCH_GT": np.greater,
+        b"BRANCH_GTE": np.greater_equal,
+        b"BRANCH_EQ": np.equal,
+        b"BRANCH_NEQ": np.not_equal,
+    }
     sums = np.full(len(x), 0.25)
     for r, row in enumerate(x):
         for tree in sorted(set(a["nodes_treeids"])):
@@ -83,7 +90,14 @@ def walk(model: onnx.ModelProto, x: np.ndarray) -> np.ndarray:
     return sums
 
 
-@pytest.mark.parametrize("modes", [("BRANCH_LEQ",), ("BRANCH_LT", "BRANCH_GTE"), ("BRANCH_LEQ", "BRANCH_LT", "BRANCH_GT", "BRANCH_GTE")])
+@pytest.mark.parametrize(
+    "modes",
+    [
+        ("BRANCH_LEQ",),
+        ("BRANCH_LT", "BRANCH_GTE"),
+        ("BRANCH_LEQ", "BRANCH_LT", "BRANCH_GT", "BRANCH_GTE", "BRANCH_EQ", "BRANCH_NEQ"),
+    ],
+)
 @pytest.mark.parametrize("tracks", [False, True])
 def test_every_row_reaches_its_leaves(modes, tracks):
     seed = int(np.random.SeedSequence().entropy % 2**32)
@@ -94,6 +108,7 @@ def test_every_row_reaches_its_leaves(modes, tracks):
     x[rng.random(x.shape) < 0.15] = np.inf
     x[rng.random(x.shape) < 0.15] = -0.0
     x[rng.random(x.shape) < 0.1] = 1e-40
+    x[rng.random(x.shape) < 0.1] = 1.0
     x[::7, 2] = np.nan
     engine = openinfer.load(model)
     assert not engine.statistics().fallback
@@ -102,9 +117,15 @@ def test_every_row_reaches_its_leaves(modes, tracks):
     assert np.abs(y - expected).max() <= 1e-6 * np.abs(expected).max()
     for i in range(0, 60, 9):
         assert engine.run({"x": x[i : i + 1]})["y"][0, 0] == y[i]
-    for width in (1, 4, 7, 16):
-        other = openinfer.load(model, {"engine": {"tree_interleave": width}}).run({"x": x})["y"][:, 0]
-        assert (other == y).all()
+    for knobs in (
+        {"tree_interleave": 1},
+        {"tree_interleave": 7},
+        {"tree_layout": "interleaved"},
+        {"tree_layout": "vector"},
+        {"threads": 2},
+    ):
+        with openinfer.load(model, {"engine": knobs}) as other:
+            assert (other.run({"x": x})["y"][:, 0] == y).all(), knobs
 
 
 def test_the_gbdt_of_hft_agrees_with_lightgbm():
@@ -119,12 +140,31 @@ def test_the_gbdt_of_hft_agrees_with_lightgbm():
     assert np.abs(y - expected).max() <= 1e-6 * np.abs(expected).max()
 
 
+def test_trees_of_many_leaves_in_bits():
+    seed = int(np.random.SeedSequence().entropy % 2**32)
+    print(f"{seed=}")
+    rng = np.random.default_rng(seed)
+    model = ensemble(rng, 9, 6, ("BRANCH_LEQ", "BRANCH_GT"), True, depth=10)
+    x = rng.standard_normal((45, 6)).astype(np.float32)
+    x[::5, 1] = np.nan
+    expected = walk(model, x)
+    for layout in ("vector", "interleaved"):
+        y = openinfer.load(model, {"engine": {"tree_layout": layout}}).run({"x": x})["y"][:, 0]
+        assert np.abs(y - expected).max() <= 1e-6 * np.abs(expected).max(), layout
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"nodes_truenodeids": [0, 0, 0]}, "reached twice"),
         ({"nodes_truenodeids": [7, 0, 0]}, "does not exist"),
         ({"nodes_featureids": [9, 0, 0]}, "feature 9"),
+        ({"nodes_featureids": [-1, 0, 0]}, "feature -1"),
+        ({"nodes_nodeids": [0, 1, 1]}, "defined twice"),
+        ({"nodes_modes": ["BRANCH_LEQ", "BRANCH_LEQ", "LEAF"], "nodes_truenodeids": [1, 1, 0], "nodes_falsenodeids": [2, 2, 0]}, "twice"),
+        ({"nodes_values": [0.5]}, "nodes_values has 1 entries"),
+        ({"target_nodeids": [1, 5]}, "weight for node 5"),
+        ({"target_ids": [0, 3]}, "target 3"),
     ],
 )
 def test_hostile_trees_are_refused(change, message):

@@ -1,11 +1,7 @@
-"""Tree ensembles by interleaved traversal: `width` trees walk one row together, so that their cache misses overlap.
+"""Tree ensembles, row by row (`tree_walk`) or a tile of rows at a time (`tree_bits`): whichever is cheaper for the rows at hand.
 
-    for each group of trees: walk FIRST levels, note each tree's place; queue the trees that are not at a leaf yet
-    while the queue is not empty: for each group of the queue: walk NEXT levels; keep the trees that are not at a leaf yet
-    sum the places' thresholds                          # a leaf's threshold is its value
-
-The queue is compacted without branches. Sums are four float64 chains by the tree's position in the file, joined in order: the same bits
-for every width. A row that holds NaN takes the plain walk over the trees as the file has them.
+Both find the same leaves and add them in the same order: for one target, four float64 chains by the tree's position in the file, joined in
+order; otherwise tree by tree (`tree_scores`).
 """
 
 from __future__ import annotations
@@ -16,118 +12,189 @@ from typing import Any
 import numba as nb
 import numpy as np
 
-from openinfer.kernels.cpu.pointers import f32, f64, i32, i64, u32
+from openinfer.kernels.cpu import tree_bits
+from openinfer.kernels.cpu.pointers import NUMBA_TYPES, POINTERS, f64, i32, i64
+from openinfer.kernels.cpu.tree_scores import scorer
+from openinfer.kernels.cpu.tree_walk import walk
 
-SUMS = 4
-FIRST, NEXT = 7, 3  # levels; boosted trees are mostly through after the first walk
+SUMS = tree_bits.SUMS
 
 
 @functools.cache
-def trees(*, width: int, bits: int, features: int) -> Any:
-    """trees(x, nodes, starts, plain, plain_starts, scale, row, places, queue, y, padded, count, low, high): a block is a row."""
-    walk = _walk(width, bits, features)
+def trees(
+    *,
+    width: int,
+    bits: int,
+    features: int,
+    mirrored: bool,
+    given: str,
+    dtype: str,
+    tile_lanes: int,
+    tile_groups: int,
+    tile_least: int,
+    aggregate: str,
+    transform: str,
+    targets: int,
+    binary: int,
+    classes: int,
+    out: str,
+) -> Any:
+    """trees(x, nodes, starts, base, offsets, weight_targets, weights, class_labels, thresholds, slots, masks, words, leaves, row, places,
+    queue, sums, tile, found, labels, y, padded, count, word_count, low, high): a block is a row.
+
+    `given` is the input's dtype, `dtype` that of comparisons. From `tile_least` rows on they are taken by tiles of `tile_lanes` ·
+    `tile_groups` rows; 0 never does. `targets` = 0: one target, the leaves hold their values, `base` is (divisor, base value).
+    """
+    real, cast, read = POINTERS[dtype], NUMBA_TYPES[dtype], POINTERS[given]
+    slots_of_row = 2 * features if mirrored else features
+    walk_row = walk(width, bits, slots_of_row, dtype)
+    tile_rows = tile_lanes * tile_groups
+    plain = targets == 0
+    number = i32 if dtype == "float32" else i64
+    write, rounded = POINTERS[out], NUMBA_TYPES[out]
+    score = None if plain else scorer(aggregate=aggregate, transform=transform, targets=targets, binary=binary, classes=classes, dtype=out)
 
     @nb.njit(error_model="numpy")
-    def kernel(
-        x: int,
+    def finish_plain(
         nodes: int,
-        starts: int,
-        plain: int,
-        plain_starts: int,
-        scale: int,
-        row: int,
         places: int,
-        queue: int,
+        base: int,
+        o: int,
+        t: int,
+        w: int,
+        sums: int,
+        c: int,
+        labels: int,
         y: int,
         padded: int,
         count: int,
-        low: int,
-        high: int,
+        index: int,
     ) -> None:
-        given, mine, out, factors = f32(x), f32(row), f32(y), f64(scale)
-        mine[features] = -np.inf
-        for index in range(low, high):
-            unordered = 0
+        threshold, place, factors = real(nodes), i32(places), f64(base)
+        t0 = t1 = t2 = t3 = 0.0
+        for g in range(0, padded - padded % 4, 4):
+            t0 += threshold[i64_(place[g]) * 2]
+            t1 += threshold[i64_(place[g + 1]) * 2]
+            t2 += threshold[i64_(place[g + 2]) * 2]
+            t3 += threshold[i64_(place[g + 3]) * 2]
+        rest = padded - padded % 4
+        if padded % 4 > 0:
+            t0 += threshold[i64_(place[rest]) * 2]
+        if padded % 4 > 1:
+            t1 += threshold[i64_(place[rest + 1]) * 2]
+        if padded % 4 > 2:
+            t2 += threshold[i64_(place[rest + 2]) * 2]
+        write(y)[index] = rounded((((t0 + t1) + t2) + t3) / factors[0] + factors[1])
+
+    @nb.njit(error_model="numpy")
+    def finish_scores(
+        nodes: int,
+        places: int,
+        base: int,
+        o: int,
+        t: int,
+        w: int,
+        sums: int,
+        c: int,
+        labels: int,
+        y: int,
+        padded: int,
+        count: int,
+        index: int,
+    ) -> None:
+        numbers, place = number(nodes), i32(places)
+        for tree in range(count):
+            place[tree] = numbers[i64_(place[tree]) * 2]
+        score(places, count, base, o, t, w, sums, c, labels, y, index)
+
+    i64_ = nb.int64
+    finish = finish_plain if plain else finish_scores
+
+    @nb.njit(error_model="numpy")
+    def one_row(
+        x: int, nodes: int, starts: int, base: int, o: int, t: int, w: int, c: int, row: int, places: int, queue: int, sums: int,
+        labels: int, y: int, padded: int, count: int, index: int,
+    ) -> None:  # fmt: skip
+        source, mine = read(x), real(row)
+        for j in range(features):
+            value = cast(source[index * features + j])
+            mine[j] = value
+            if mirrored:
+                mine[features + j] = -value
+        walk_row(row, nodes, starts, places, queue, padded)
+        finish(nodes, places, base, o, t, w, sums, c, labels, y, padded, count, index)
+
+    if tile_least == 0:
+
+        @nb.njit(error_model="numpy")
+        def by_rows(
+            x: int, nodes: int, starts: int, base: int, o: int, t: int, w: int, c: int, thresholds: int, slots: int, masks: int, words: int,
+            leaves: int, row: int, places: int, queue: int, sums: int, tile: int, found: int, labels: int, y: int, padded: int, count: int,
+            word_count: int, low: int, high: int,
+        ) -> None:  # fmt: skip
+            mine = real(row)
+            mine[slots_of_row] = mine[slots_of_row + 1] = -np.inf
+            for index in range(low, high):
+                one_row(x, nodes, starts, base, o, t, w, c, row, places, queue, sums, labels, y, padded, count, index)
+
+        return by_rows
+
+    find_leaves = tree_bits.find(dtype, tile_lanes, tile_groups)
+    add_up = tree_bits.add_up(dtype, tile_lanes, tile_groups)
+
+    @nb.njit(error_model="numpy")
+    def load_tile(x: int, tile: int, first: int, rows: int) -> None:
+        source, cell = read(x), real(tile)
+        for r in range(tile_rows):
+            # Lanes without a row of their own repeat the last one.
+            line = (first + min(r, rows - 1)) * features
             for j in range(features):
-                value = given[index * features + j]
-                mine[j] = value
-                unordered += value != value
-            total = walk(row, nodes, starts, places, queue, padded) if unordered == 0 else plain_walk(row, plain, plain_starts, count)
-            out[index] = np.float32(total * factors[0] + factors[1])
+                value = cast(source[line + j])
+                cell[j * tile_rows + r] = value
+                if mirrored:
+                    cell[(features + j) * tile_rows + r] = -value
 
-    return kernel
+    @nb.njit(error_model="numpy")
+    def tile_plain(
+        found: int, leaves: int, base: int, o: int, t: int, w: int, places: int, sums: int, c: int, labels: int, y: int, count: int,
+        first: int, rows: int,
+    ) -> None:  # fmt: skip
+        add_up(found, leaves, count, sums)
+        total, factors, result = f64(sums), f64(base), write(y)
+        for r in range(rows):
+            result[first + r] = rounded(total[r] / factors[0] + factors[1])
 
+    @nb.njit(error_model="numpy")
+    def tile_scores(
+        found: int, leaves: int, base: int, o: int, t: int, w: int, places: int, sums: int, c: int, labels: int, y: int, count: int,
+        first: int, rows: int,
+    ) -> None:  # fmt: skip
+        leaf, numbers, place = i32(found), i32(leaves), i32(places)
+        for r in range(rows):
+            for tree in range(count):
+                place[tree] = numbers[leaf[tree * tile_rows + r]]
+            score(places, count, base, o, t, w, sums, c, labels, y, first + r)
 
-def _walk(width: int, bits: int, features: int) -> Any:
-    """walk(row, nodes, starts, places, queue, padded) -> float64 sum of one row's leaves."""
-    lanes, mask = range(width), (1 << bits) - 1
-    step = [
-        line
-        for k in lanes
-        for line in (f"w = i64_(link[i{k} * 2 + 1])", f"i{k} = (w >> {bits}) + (1 if x[w & {mask}] > threshold[i{k} * 2] else 0)")
-    ]
+    finish_tile = tile_plain if plain else tile_scores
 
-    def note(indent: str, tree: str) -> list[str]:
-        """Store each place; queue the trees that are not at a leaf."""
-        lines = [f"{indent}place[{tree.format(k)}] = i{k}" for k in lanes]
-        for k in lanes:
-            lines += [f"{indent}waiting[n] = {tree.format(k)}", f"{indent}n += 1 if (link[i{k} * 2 + 1] & {mask}) != {features} else 0"]
-        return lines
-
-    pad = [f"for k in range({width}):", "    waiting[n + k] = padded"]
-    lines = [
-        "def walk(row, nodes, starts, places, queue, padded):",
-        "    x, threshold, link, start, place, waiting = f32(row), f32(nodes), u32(nodes), i32(starts), i32(places), i32(queue)",
-        "    place[padded] = start[padded]",
-        "    n = 0",
-        f"    for g in range(0, padded, {width}):",
-        *(f"        i{k} = i64_(start[g + {k}])" for k in lanes),
-        f"        for _ in range({FIRST}):",
-        *(f"            {line}" for line in step),
-        *note("        ", "g + {}"),
-        *(f"    {line}" for line in pad),
-        "    while n > 0:",
-        "        left = n",
-        "        n = 0",
-        f"        for g in range(0, left, {width}):",
-        *(f"            j{k} = waiting[g + {k}]" for k in lanes),
-        *(f"            i{k} = i64_(place[j{k}])" for k in lanes),
-        f"            for _ in range({NEXT}):",
-        *(f"                {line}" for line in step),
-        *note("            ", "j{}"),
-        *(f"        {line}" for line in pad),
-        *(f"    t{s} = 0.0" for s in range(SUMS)),
-        f"    for g in range(0, padded - padded % {SUMS}, {SUMS}):",
-        *(f"        t{s} += threshold[place[g + {s}] * 2]" for s in range(SUMS)),
-        *(f"    if padded % {SUMS} > {s}:\n        t{s} += threshold[place[padded - padded % {SUMS} + {s}] * 2]" for s in range(SUMS - 1)),
-        "    return ((t0 + t1) + t2) + t3",
-    ]
-    namespace: dict[str, Any] = {"f32": f32, "u32": u32, "i32": i32, "i64_": nb.int64, "__name__": "openinfer.generated"}
-    exec(compile("\n".join(lines), "<openinfer trees>", "exec"), namespace)
-    return nb.njit(error_model="numpy")(namespace["walk"])
-
-
-@nb.njit(error_model="numpy")
-def plain_walk(row: int, plain: int, starts: int, count: int) -> Any:
-    """The sum of one row's leaves, with ONNX's treatment of NaN: a comparison with NaN is false, unless the node sends NaN to its true
-    branch.
-    """
-    x, node, start = f32(row), f64(plain), i64(starts)
-    total = 0.0
-    for tree in range(count):
-        at = start[tree]
-        while node[at * 7] != 0.0:
-            mode, value, threshold = node[at * 7], float(x[int(node[at * 7 + 1])]), node[at * 7 + 2]
-            if value != value:
-                taken = node[at * 7 + 5] != 0.0
-            elif mode == 1.0:
-                taken = value <= threshold
-            elif mode == 2.0:
-                taken = value < threshold
-            elif mode == 3.0:
-                taken = value >= threshold
+    @nb.njit(error_model="numpy")
+    def by_tiles(
+        x: int, nodes: int, starts: int, base: int, o: int, t: int, w: int, c: int, thresholds: int, slots: int, masks: int, words: int,
+        leaves: int, row: int, places: int, queue: int, sums: int, tile: int, found: int, labels: int, y: int, padded: int, count: int,
+        word_count: int, low: int, high: int,
+    ) -> None:  # fmt: skip
+        mine = real(row)
+        mine[slots_of_row] = mine[slots_of_row + 1] = -np.inf
+        index = low
+        while index < high:
+            rows = min(tile_rows, high - index)
+            if rows >= tile_least:
+                load_tile(x, tile, index, rows)
+                find_leaves(tile, thresholds, slots, masks, words, word_count, found)
+                finish_tile(found, leaves, base, o, t, w, places, sums, c, labels, y, count, index, rows)
             else:
-                taken = value > threshold
-            at = start[tree] + int(node[at * 7 + 3] if taken else node[at * 7 + 4])
-        total += float(np.float32(node[at * 7 + 6]))
-    return total
+                for k in range(index, index + rows):
+                    one_row(x, nodes, starts, base, o, t, w, c, row, places, queue, sums, labels, y, padded, count, k)
+            index += rows
+
+    return by_tiles
