@@ -138,16 +138,17 @@ def _read_named(attributes: Mapping[str, Any], prefix: str) -> Ensemble:
     leaf = mode < 0
     branch = ~leaf
     number = np.where(leaf, ~(np.cumsum(leaf) - 1), np.cumsum(branch) - 1)
-    children = [
+    true, false = (
         number[place.find(tree[branch], _column(attributes, column, count, np.int64)[branch], name[branch])]
         for column in ("nodes_truenodeids", "nodes_falsenodeids")
-    ]
+    )
     _, first = np.unique(tree, return_index=True)
     roots = number[np.sort(first)]
     threshold, narrow = _numbers(attributes, "nodes_values", count)
     total = len(attributes.get(f"{prefix}_nodeids", ()))
     weights, exact = _numbers(attributes, f"{prefix}_weights", total)
-    owners = place.find(*(_column(attributes, f"{prefix}_{column}", total, np.int64) for column in ("treeids", "nodeids")), None)
+    owner_tree, owner_name = (_column(attributes, f"{prefix}_{column}", total, np.int64) for column in ("treeids", "nodeids"))
+    owners = place.find(owner_tree, owner_name, None)
     target = _column(attributes, f"{prefix}_ids", total, np.int64)
     held = leaf[owners]
     # Weights of a branch are never reached.
@@ -161,7 +162,8 @@ def _read_named(attributes: Mapping[str, Any], prefix: str) -> Ensemble:
             mode[branch],
             features[branch],
             threshold[branch],
-            *children,
+            true,
+            false,
             missing[branch],
             {},
             roots,
@@ -222,6 +224,7 @@ def _read_indexed(attributes: Mapping[str, Any]) -> Ensemble:
             i = lost[0]
             raise HostileModelError(f"node {i} has a child {child[i]} that does not exist; found {count} nodes and {leaves} leaves")
         children.append(np.where(ends, ~child, child))
+    true, false = children
     roots = np.asarray(attributes.get("tree_roots", ()), np.int64)
     if not len(roots):
         raise HostileModelError("a tree ensemble without roots; it needs one for each tree")
@@ -236,7 +239,8 @@ def _read_indexed(attributes: Mapping[str, Any]) -> Ensemble:
             modes.astype(np.int8),
             features,
             threshold,
-            *children,
+            true,
+            false,
             missing,
             sets,
             roots,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from openinfer.ir.graph import Array
 from openinfer.ops._base import NotCompiled
 from openinfer.ops.tree_splits import Splits
 
-LINKS = {"float32": np.uint32, "float64": np.uint64}
+LINKS: dict[str, Any] = {"float32": np.uint32, "float64": np.uint64}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -43,8 +43,11 @@ def plant(ensemble: Ensemble, features: int, dtype: str) -> list[Splits]:
 class _Grower:
     def __init__(self, ensemble: Ensemble, features: int, kind: Any) -> None:
         self._features, self._kind = features, kind
-        self._mode, self._feature = ensemble.mode.tolist(), ensemble.feature.tolist()
-        self._true, self._false, self._missing = ensemble.true.tolist(), ensemble.false.tolist(), ensemble.missing_true.tolist()
+        self._mode: list[int] = ensemble.mode.tolist()
+        self._feature: list[int] = ensemble.feature.tolist()
+        self._true: list[int] = ensemble.true.tolist()
+        self._false: list[int] = ensemble.false.tolist()
+        self._missing: list[bool] = ensemble.missing_true.tolist()
         self._sets = ensemble.sets
         self._splits = Splits()
         self._places: dict[int, int] = {}

@@ -52,7 +52,9 @@ def trees(
     plain = targets == 0
     number = i32 if dtype == "float32" else i64
     write, rounded = POINTERS[out], NUMBA_TYPES[out]
-    score = None if plain else scorer(aggregate=aggregate, transform=transform, targets=targets, binary=binary, classes=classes, dtype=out)
+    score: Any = (
+        None if plain else scorer(aggregate=aggregate, transform=transform, targets=targets, binary=binary, classes=classes, dtype=out)
+    )
 
     @nb.njit(error_model="numpy")
     def finish_plain(
