@@ -15,7 +15,7 @@ def bench(
     model: Annotated[str | None, typer.Argument(help="ONNX file; or use --workload.")] = None,
     workload: Annotated[str | None, typer.Option("--workload", help="Measure the models of a workload.")] = None,
     config: ConfigFile = None,
-    against: Annotated[str, typer.Option("--against", help="Comma-separated: onnxruntime, lightgbm.")] = "",
+    against: Annotated[str, typer.Option("--against", help="Comma-separated: onnxruntime, openvino, lightgbm.")] = "",
     batch: Annotated[int, typer.Option("--batch", min=1, help="Rows per call.")] = 1,
     seconds: Annotated[float, typer.Option("--seconds", min=0.1, max=600, help="Time to measure, per model.")] = 5.0,
     json: Json = False,
@@ -51,3 +51,5 @@ def bench(
             for side in result.sides
         ]
         print_table(("call", "p50 µs", "p99 µs", "faster than", "by a factor of"), table)
+        for reason in result.absent.values():
+            print(f"absent: {reason}")
