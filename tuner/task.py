@@ -127,10 +127,11 @@ def _own(path: Path, graph: Graph, trace: str | None, seed: int) -> tuple[list[T
         )
         return [whole.first(half)], [rest]
     generators = [np.random.default_rng((seed, split)) for split in (0, 1)]
-    one = example(graph.inputs, generators[0], 1)
-    request_bytes = max(1, sum(array.nbytes for array in one.values()))
-    count = int(min(DRAWN, DRAWN_BYTES / request_bytes, ORACLE_S / 2 / max(1e-9, seconds_per_request(onnx.load(path), one))))
-    count = max(8, count)
+    together = 32 if batched(graph.inputs) else 1
+    some = example(graph.inputs, generators[0], together)
+    request_bytes = max(1.0, sum(array.nbytes for array in some.values()) / together)
+    request_s = max(1e-9, seconds_per_request(onnx.load(path), some, together))
+    count = max(8, int(min(DRAWN, DRAWN_BYTES / request_bytes, ORACLE_S / 2 / request_s)))
     if batched(graph.inputs):
         return [Trace(example(graph.inputs, generators[0], count))], [Trace(example(graph.inputs, generators[1], count))]
 

@@ -33,15 +33,29 @@ def widen(model: Any) -> Any:
     return wide
 
 
-def reference(model: Any, inputs: Mapping[str, Array]) -> dict[str, Any]:
-    """Outputs by name; float32 inputs are widened first."""
-    from onnx.reference import ReferenceEvaluator
+class Reference:
+    """A model under `onnx.reference`, read once and run many times."""
 
-    feeds = {name: value.astype(np.float64) if value.dtype == np.float32 else value for name, value in inputs.items()}
-    with warnings.catch_warnings(), np.errstate(all="ignore"):
-        warnings.simplefilter("ignore")
-        results = ReferenceEvaluator(model).run(None, feeds)
-    return dict(zip((output.name for output in model.graph.output), results, strict=True))
+    def __init__(self, model: Any) -> None:
+        from onnx.reference import ReferenceEvaluator
+
+        self._outputs = [output.name for output in model.graph.output]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            self._evaluator = ReferenceEvaluator(model)
+
+    def __call__(self, inputs: Mapping[str, Array]) -> dict[str, Any]:
+        """Outputs by name; float32 inputs are widened first."""
+        feeds = {name: value.astype(np.float64) if value.dtype == np.float32 else value for name, value in inputs.items()}
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore")
+            results = self._evaluator.run(None, feeds)
+        return dict(zip(self._outputs, results, strict=True))
+
+
+def reference(model: Any, inputs: Mapping[str, Array]) -> dict[str, Any]:
+    """Outputs by name, of one request; see `Reference`."""
+    return Reference(model)(inputs)
 
 
 def _widen_tensor(tensor: Any) -> None:
