@@ -42,6 +42,12 @@ class Study:
     config_path: Path
     folder: Path
 
+    @classmethod
+    def load(cls, folder: str | Path) -> Study:
+        """The finished study in a folder NAME.study that `tune` wrote; `StudyError` where there is none."""
+        record = StudyRecord.load(Path(folder) / "study.json")
+        return cls(record, Path(record.config_path), Path(folder))
+
     @property
     def trials(self) -> Any:
         """One row per candidate of the search, as a pandas frame."""
