@@ -5,6 +5,7 @@ A default here is the best setting that can be known without tuning. `tune` fill
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import tomllib
@@ -92,7 +93,7 @@ class Config(Section):
         try:
             values = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
-            raise ConfigError(f"{path}: not valid TOML: {error}") from None
+            raise ConfigError(f"{path}: not valid TOML: {error}; allowed: tables such as [engine] with lines such as threads = 2") from None
         return cls.parse(values, str(path))
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -126,8 +127,11 @@ def write_atomically(path: Path, content: str | bytes, mode: int = 0o666) -> Non
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        if isinstance(error, OSError) and error.filename == str(temporary):
+            error.filename = str(path)  # the name that the caller knows
         raise
 
 
@@ -189,4 +193,7 @@ def _first_problem(error: ValidationError, source: str) -> str:
         for part in problem["loc"][:-1]:
             parent = parent.model_fields[str(part)].annotation
         return f"{source}: unknown knob {where!r}; {suggest(str(problem['loc'][-1]), parent.model_fields)}"
-    return f"{source}: {where} = {problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
+    if problem["type"] == "model_type":
+        return f"{source}: found {where} = {problem['input']!r}; allowed: a table, written [{where}] with one knob on each line"
+    allowed = problem["msg"].removeprefix("Input should be ")
+    return f"{source}: found {where} = {problem['input']!r}; allowed: {allowed[0].lower()}{allowed[1:]}"

@@ -162,11 +162,15 @@ class StudyRecord:
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise StudyError(f"cannot read the study {str(path)!r}: {error}; give a folder that `openinfer tune` wrote") from None
+            reason = getattr(error, "strerror", None) or f"not JSON: {error}"
+            raise StudyError(f"cannot read the study {str(path)!r}: {reason}; give a folder that `openinfer tune` wrote") from None
         found = values.get("schema_version") if isinstance(values, dict) else None
         if found != SCHEMA_VERSION:
             raise StudyError(f"{path}: {found=}, allowed: schema version {SCHEMA_VERSION}; tune again with this version")
-        record: StudyRecord = _build(cls, values)
+        try:
+            record: StudyRecord = _build(cls, values)
+        except (TypeError, AttributeError) as error:
+            raise StudyError(f"{path}: damaged record: {error}; resume or repeat the study") from None
         return record
 
 

@@ -68,7 +68,8 @@ def read(path: str | Path) -> Trace:
     try:
         arrays = READERS[path.suffix](path)
     except (OSError, ValueError, zipfile.BadZipFile) as error:
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
+        missing = "no such file" if isinstance(error, FileNotFoundError) else None
+        reason = getattr(error, "strerror", None) or missing or " ".join(str(error).split())[:200]
         raise WorkloadError(f"cannot read the trace {str(path)!r}: {reason}; give an npz or parquet file") from None
     arrival = arrays.pop("arrival_s", None)
     return Trace(arrays, None if arrival is None else np.asarray(arrival, np.float64), arrays.pop("labels", None))

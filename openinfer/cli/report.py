@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from openinfer.cli.output import Json, print_json
+from openinfer.cli.output import Json, check_output, print_json
 
 
 def report(
@@ -20,6 +20,7 @@ def report(
     from openinfer.reports.html import write
 
     folder = Path(study)
-    path = Path(output) if output is not None else folder.with_suffix(".html")
+    path = Path(output) if output is not None else folder.resolve().with_suffix(".html")
+    check_output(path)
     write(StudyRecord.load(folder / "study.json"), path)
     print_json({"written": str(path)}) if json else print(f"wrote {path}")

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from openinfer.cli.output import ConfigFile, Json, print_json, print_table
+from openinfer.cli.output import ConfigFile, Json, check_output, print_json, print_table
 from openinfer.config import write_atomically
 from openinfer.errors import InputError
 
@@ -29,6 +29,8 @@ def run(
     """Run a model once on the arrays of a file."""
     from openinfer.engine import load
 
+    if output is not None:
+        check_output(Path(output))
     arrays = read_arrays(input)
     with load(model, config) as engine:
         begin = time.perf_counter()

@@ -35,7 +35,8 @@ def tune(
     from openinfer.tuner.study import tune as study
 
     columns = TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         shown = bar.add_task("preparing", total=None)
         spent = {"total": 0.0}
 
