@@ -150,6 +150,11 @@ class Engine:
         self._open()
         return self._executor.price(check(inputs, self.inputs))
 
+    def sources(self) -> list[str]:
+        """The generated source of every compiled variant, for reading; kernels are named, not shown."""
+        programs = [segment.program for segment in self._executor.segments if segment.program is not None]
+        return [variant.text for program in programs for variant in program.variants]
+
     def statistics(self) -> Statistics:
         """Counters since load."""
         programs = [segment.program for segment in self._executor.segments if segment.program is not None]

@@ -17,7 +17,7 @@ from openinfer.passes.set_precision import set_precision
 def optimize(
     graph: Graph, precision: str, evaluate: Evaluate, fusible: dict[str, tuple[str, ...]], watch: Callable[[str, Graph], None] | None = None
 ) -> Graph:
-    """The graph that is lowered. `watch(name, graph)` sees the result of every pass."""
+    """The graph that is lowered. `watch(name, graph)` sees what the frontend read and the result of every pass."""
     steps: list[tuple[str, Callable[[Graph], Graph]]] = [
         ("eliminate_dead", eliminate_dead),
         ("fold_constants", lambda g: fold_constants(g, evaluate)),
@@ -28,6 +28,8 @@ def optimize(
     ]
     if precision != "model":
         steps.insert(2, ("set_precision", lambda g: set_precision(g, precision)))
+    if watch is not None:
+        watch("frontend", graph)
     for name, step in steps:
         graph = verify(step(graph), name)
         if watch is not None:

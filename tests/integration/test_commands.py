@@ -41,6 +41,16 @@ def test_check_names_what_runs_where(files):
     assert "compiled" in openinfer("check", "m.onnx", cwd=files).stdout
 
 
+def test_check_dumps_every_stage(files):
+    done = openinfer("check", "m.onnx", "--dump", "out", cwd=files)
+    assert done.returncode == 0, done.stderr
+    names = sorted(path.name for path in (files / "out").iterdir())
+    assert names[0] == "00-frontend.txt" and "program-0.py" in names and f"wrote out/{names[0]}" in done.stdout
+    first, last = ((files / "out" / name).read_text() for name in (names[0], [n for n in names if n.endswith(".txt")][-1]))
+    assert "Relu(" in first and "Relu(" not in last and "Gemm(" in last  # the activation is fused into the layer
+    compile((files / "out" / "program-0.py").read_text(), "program-0.py", "exec")
+
+
 def test_bench_interleaves(files):
     done = openinfer("bench", "m.onnx", "--seconds", "0.3", "--json", cwd=files)
     assert done.returncode == 0, done.stderr
