@@ -16,7 +16,9 @@ from openinfer.worker.process import Worker
 
 @dataclasses.dataclass(frozen=True)
 class Course:
-    """What every arm of a race serves: model, trace and oracle files, requests per block, the quantile that is compared."""
+    """What every arm of a race serves: model, trace and oracle files, requests per block, the quantile that is compared, and how long a
+    block takes the default.
+    """
 
     model: str
     trace: str
@@ -25,6 +27,12 @@ class Course:
     requests: int
     block: int
     quantile: float
+    block_s: float
+
+    @property
+    def timeout_s(self) -> float:
+        """Patience with a block, or with a whole warm-up, of a configuration that is much slower than the default."""
+        return 60.0 + 50.0 * self.block_s
 
     @property
     def blocks(self) -> int:
@@ -68,7 +76,7 @@ def processes(course: Course, arms: Mapping[str, Config], handicaps: Mapping[str
             worker.pause()
         for worker in workers.values():  # one after the other: beside starting processes nothing settles
             worker.resume()
-            worker.call("settle", count=course.block)
+            worker.call("settle", timeout_s=course.timeout_s, count=course.block)
             worker.pause()
         yield workers
 
@@ -86,14 +94,14 @@ def race(course: Course, workers: Mapping[str, Worker], order: Sequence[str], tu
         first = int(generator.integers(course.blocks)) * course.block
         for name in sequence:
             workers[name].resume()
-            found[name].append(workers[name].call("block", first=first, count=course.block))
+            found[name].append(workers[name].call("block", timeout_s=course.timeout_s, first=first, count=course.block))
             workers[name].pause()
     return {name: _lap(course, workers[name], results) for name, results in found.items()}
 
 
 def _lap(course: Course, worker: Worker, results: Sequence[Mapping[str, Any]]) -> Lap:
     worker.resume()
-    facts = worker.call("facts")
+    facts = worker.call("facts", timeout_s=course.timeout_s)
     worker.pause()
     return Lap(
         [float(np.quantile(result["corrected"], course.quantile)) for result in results],

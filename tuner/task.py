@@ -3,34 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import onnx
-from openinfer.tuner.oracle import expected_outputs, seconds_per_request
+from openinfer.tuner.oracle import expected_outputs
+from openinfer.tuner.pace import REQUESTS, Pace, affordable, pace, seconds_per_call, without_long_gaps
 from openinfer.tuner.race import Course
 from openinfer.tuner.slo import Slo, parse_slos
 from openinfer.workloads import registry
 from openinfer.workloads import trace as traces
-from openinfer.workloads.requests import Call, batched, bindable, call_on
+from openinfer.workloads.requests import batched, bindable
 from openinfer.workloads.trace import Trace
 
-from openinfer.config import Config, write_atomically
-from openinfer.engine import load, model_hash
+from openinfer.config import write_atomically
+from openinfer.engine import model_hash
 from openinfer.errors import StudyError
 from openinfer.frontend.onnx_model import read
 from openinfer.ir.graph import Graph
 from openinfer.runtime.signature import check, example
 
-REQUESTS = 10_000
-BLOCK = 1_000
 TOLERANCE = 1e-5
-# Random requests: as many as their bytes and the oracle's time allow.
-DRAWN, DRAWN_BYTES, ORACLE_S = 2_000, 128 << 20, 20.0
-BLOCK_S = 0.1  # a block of requests that come back to back lasts about this long
-TAIL_BLOCK = 200  # requests that a block needs for its p99 to be more than its maximum
+DRAWN, DRAWN_BYTES = 2_000, 128 << 20  # random requests per split, at most
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,18 +77,18 @@ def prepare(
     every = [*traffic.tuning, *traffic.held_out]
     for one in every:
         check(bindable(graph.inputs, one.inputs, 1), graph.inputs)
-    block, objective = _block(path, every, objective or traffic.objective)
+    call_s = seconds_per_call(str(path), every[0])
+    every = [without_long_gaps(one, call_s) for one in every]
+    wanted = objective or traffic.objective
+    chosen = pace(every, call_s, None if wanted is None else quantile_of(wanted))
+    names = [f"{split}-{i}" for split, group in (("tuning", traffic.tuning), ("held-out", traffic.held_out)) for i in range(len(group))]
     folder.mkdir(parents=True, exist_ok=True)
-    courses = [
-        _course(folder, f"{split}-{index}", one, path, traffic.tolerance, block, quantile_of(objective))
-        for split, group in (("tuning", traffic.tuning), ("held-out", traffic.held_out))
-        for index, one in enumerate(group)
-    ]
+    courses = [_course(folder, place, one, path, traffic.tolerance, chosen) for place, one in zip(names, every, strict=True)]
     if not slos and traffic.slo:
         slos = tuple(parse_slos(traffic.slo))
     operators = tuple(sorted({node.op for node in graph.nodes}))
     first, rest = courses[0], tuple(courses[len(traffic.tuning) :])
-    return Task(name, path, model_hash(path), operators, batched(graph.inputs), first, rest, objective, slos, traffic.accuracy)
+    return Task(name, path, model_hash(path), operators, batched(graph.inputs), first, rest, chosen.objective, slos, traffic.accuracy)
 
 
 def quantile_of(objective: str) -> float:
@@ -115,23 +110,21 @@ def _of_workload(name: str) -> _Traffic:
 
 
 def _own(path: Path, graph: Graph, trace: str | None, seed: int) -> tuple[list[Trace], list[Trace]]:
-    """A user's trace cut into a first and a second half, or random requests, back to back."""
+    """A user's trace cut into a first and a second half, or random requests, back to back; as many as the oracle can answer in time."""
+    together = 32 if batched(graph.inputs) else 1
     if trace is not None:
         whole = traces.read(trace)
         half = len(whole) // 2
         if half < 1:
             raise StudyError(f"{trace}: {len(whole)} requests; a study needs at least 2, a useful one thousands")
-        rest = Trace(
-            {n: a[half:] for n, a in whole.inputs.items()},
-            None if whole.arrival_s is None else whole.arrival_s[half:] - whole.arrival_s[half],
-        )
-        return [whole.first(half)], [rest]
+        together = min(together, half)
+        halves = whole.between(0, half), whole.between(half, len(whole))
+        count = affordable(str(path), bindable(graph.inputs, whole.inputs, together), together)
+        return [halves[0].between(0, count)], [halves[1].between(0, count)]
     generators = [np.random.default_rng((seed, split)) for split in (0, 1)]
-    together = 32 if batched(graph.inputs) else 1
     some = example(graph.inputs, generators[0], together)
     request_bytes = max(1.0, sum(array.nbytes for array in some.values()) / together)
-    request_s = max(1e-9, seconds_per_request(onnx.load(path), some, together))
-    count = max(8, int(min(DRAWN, DRAWN_BYTES / request_bytes, ORACLE_S / 2 / request_s)))
+    count = min(DRAWN, max(8, int(DRAWN_BYTES / request_bytes)), affordable(str(path), some, together))
     if batched(graph.inputs):
         return [Trace(example(graph.inputs, generators[0], count))], [Trace(example(graph.inputs, generators[1], count))]
 
@@ -142,32 +135,7 @@ def _own(path: Path, graph: Graph, trace: str | None, seed: int) -> tuple[list[T
     return [drawn(generators[0])], [drawn(generators[1])]
 
 
-def _block(path: Path, every: list[Trace], objective: str | None) -> tuple[int, str]:
-    """Requests per block and the objective: scheduled traffic in blocks of `BLOCK`; requests back to back for about `BLOCK_S`, and
-    their p99 only where such a block holds enough of them.
-    """
-    block = min(BLOCK, *(len(one) for one in every))
-    if every[0].arrival_s is not None:
-        return block, objective or "p99"
-    with load(path, Config()) as engine:
-        call = call_on(engine, bindable(engine.inputs, every[0].inputs, 1))
-        fits = int(BLOCK_S / _seconds(call))
-    wanted = quantile_of(objective) if objective is not None else None
-    least = 5 if wanted is None else max(5, int(np.ceil(2 / (1 - wanted))))
-    block = min(block, max(fits, least))
-    return block, objective or ("p99" if block >= TAIL_BLOCK else "p50")
-
-
-def _seconds(call: Call) -> float:
-    taken = []
-    for _ in range(5):
-        begin = time.perf_counter()
-        call()
-        taken.append(time.perf_counter() - begin)
-    return max(1e-7, min(taken))
-
-
-def _course(folder: Path, name: str, trace: Trace, model: Path, tolerance: float, block: int, quantile: float) -> Course:
+def _course(folder: Path, name: str, trace: Trace, model: Path, tolerance: float, chosen: Pace) -> Course:
     """The trace and its oracle on disk; an oracle that is there and belongs to this model and trace is kept."""
     place, oracle, mark = folder / f"{name}.npz", folder / f"{name}.oracle.npz", folder / f"{name}.sha256"
     digest = f"{model_hash(model)} {trace.digest()}"
@@ -176,4 +144,5 @@ def _course(folder: Path, name: str, trace: Trace, model: Path, tolerance: float
         traces.write(Trace(trace.inputs, trace.arrival_s), place)
         write_atomically(oracle, traces.npz_bytes(expected_outputs(onnx.load(model), read(model).inputs, trace.inputs)))
         write_atomically(mark, digest)
-    return Course(str(model.resolve()), str(place.resolve()), str(oracle.resolve()), tolerance, len(trace), block, quantile)
+    model_file, trace_file, oracle_file = (str(file.resolve()) for file in (model, place, oracle))
+    return Course(model_file, trace_file, oracle_file, tolerance, len(trace), chosen.block, quantile_of(chosen.objective), chosen.block_s)

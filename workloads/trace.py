@@ -54,10 +54,11 @@ class Trace:
             digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode() + np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
 
-    def first(self, count: int) -> Trace:
-        """The first `count` requests."""
-        arrival = None if self.arrival_s is None else self.arrival_s[:count]
-        return Trace({n: a[:count] for n, a in self.inputs.items()}, arrival, None if self.labels is None else self.labels[:count])
+    def between(self, start: int, stop: int) -> Trace:
+        """Requests start … stop - 1; the first of them arrives at 0."""
+        inputs = {name: array[start:stop] for name, array in self.inputs.items()}
+        arrival = None if self.arrival_s is None else self.arrival_s[start:stop] - self.arrival_s[start : start + 1]
+        return Trace(inputs, arrival, None if self.labels is None else self.labels[start:stop])
 
 
 def read(path: str | Path) -> Trace:
