@@ -16,7 +16,8 @@ import numpy as np
 
 from openinfer.ir.graph import Node, TensorType
 from openinfer.ops._base import Alias, NotCompiled, Operator, Step, Target, Value, float_only, optional, required
-from openinfer.ops.conv import Geometry, Window, constant, phase_copy, product, scratch_of, tile_shape
+from openinfer.ops.conv_geometry import Geometry, Layer, constant, phase_copy, scratch_of
+from openinfer.ops.conv_pixels import Window, product, tile_shape
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,9 +123,9 @@ def lower(node: Node, inputs: Sequence[Value | None], outputs: Sequence[Value | 
     ]
     plane = tuple(d + low + max(0, high) for d, low, high in zip(size, ahead, behind, strict=True))
     g = Geometry(x.shape[0], x.shape[1], filters, groups, pair(size), pair(kernel), (1, 1), (1, 1), pair(ahead), pair(output), pair(plane))
-    lanes = target.machine.lanes(dtype)
-    tiles = [tile_shape(filters // groups, p.count * plane[1], dtype, target) for p in both[0]]
-    copied = phase_copy(x, g, max(vectors for _, vectors in tiles) * lanes)
+    layer = Layer(node, x, y, g, turned, shifts, target)
+    tiles = [tile_shape(layer, p.count * plane[1]) for p in both[0]]
+    copied = phase_copy(x, g, max(tile.vectors for tile in tiles) * layer.lanes)
     steps: list[Step | Alias] = [copied]
     channels = np.arange(x.shape[1] // groups) * math.prod(plane)
     for (p, tile), q in itertools.product(zip(both[0], tiles, strict=True), both[1]):
@@ -135,11 +136,7 @@ def lower(node: Node, inputs: Sequence[Value | None], outputs: Sequence[Value | 
         offsets = (channels[:, None] + taps[None, :]).reshape(-1)
         part = turned[:, :, list(p.taps), :][:, :, :, list(q.taps)]
         window = Window((p.count, q.count), p.start * output[1] + q.start, strides[0] * output[1], strides[1])
-        steps.append(
-            product(
-                node, scratch_of(copied), y, g, part.reshape(filters, -1), shifts, offsets, window, tile, target, f"{p.start}:{q.start}"
-            )
-        )
+        steps.append(product(layer, scratch_of(copied), part.reshape(filters, -1), offsets, window, tile, f"{p.start}:{q.start}"))
     return steps
 
 

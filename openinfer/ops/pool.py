@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from openinfer.ir.graph import Node, TensorType
 from openinfer.ops._base import Alias, NotCompiled, Operator, Step, Target, Value, float_only, required
-from openinfer.ops.conv import padding
+from openinfer.ops.conv_geometry import padding
 
 ELEMENT_NS = 0.8
 

@@ -51,6 +51,21 @@ def test_convolutions(spatial):
         agree(proto, {"x": rng.standard_normal((3, channels, *size)).astype(np.float32)})
 
 
+def test_depthwise_convolutions():
+    rng = generator()
+    for _ in range(runs(8)):
+        channels, multiplier = int(rng.integers(2, 6)), int(rng.choice([1, 1, 2]))
+        kernel, strides, dilations = ([int(n) for n in rng.integers(1, high, 2)] for high in (5, 3, 3))
+        size = [int(d) for d in rng.integers(9, 40, 2)]
+        attributes = {"group": channels, "strides": strides, "dilations": dilations, "pads": [int(p) for p in rng.integers(0, 3, 4)]}
+        print(channels, multiplier, kernel, size, attributes)
+        weight = rng.standard_normal((channels * multiplier, 1, *kernel)).astype(np.float32)
+        nodes = [helper.make_node("Conv", ["x", "w"], ["c"], **attributes), helper.make_node("Clip", ["c", "low", "high"], ["y"])]
+        constants = {"w": weight, "low": np.float32(-1), "high": np.float32(2)}
+        proto = model(nodes, {"x": (F, ["n", channels, *size])}, {"y": (F, ["n", channels * multiplier, "h", "w"])}, constants)
+        agree(proto, {"x": rng.standard_normal((3, channels, *size)).astype(np.float32)})
+
+
 def test_two_threads_share_a_convolution():
     rng = generator()
     weight = rng.standard_normal((40, 24, 3, 3)).astype(np.float32)

@@ -8,6 +8,8 @@ from agreement import agree, generator
 from models import model
 from onnx import TensorProto, helper
 
+pytestmark = pytest.mark.kernels
+
 F = TensorProto.FLOAT
 
 

@@ -11,6 +11,8 @@ from lowering import make_node, run_node
 from models import model
 from onnx import TensorProto, helper
 
+pytestmark = pytest.mark.kernels
+
 OPERATIONS = {
     "ReduceSum": np.sum,
     "ReduceMean": np.mean,

@@ -7,6 +7,8 @@ from typing import Any
 
 MODULES: dict[str, str] = {
     "conv": "conv",
+    "conv_depthwise": "conv_depthwise",
+    "conv_filters": "conv_filters",
     "normalize": "normalize",
     "reduce": "reduce",
     "reduce_columns": "reduce",

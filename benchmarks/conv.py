@@ -1,0 +1,143 @@
+"""Convolutions beside ONNX Runtime: one process, one thread, every shape visited in shuffled rounds, a new input each call.
+
+    python benchmarks/conv.py [--seconds S] [--match TEXT] [--config KNOB=VALUE ...]
+
+Each model is one convolution with bias and ReLU. Both sides are called with addresses bound beforehand (ONNX Runtime:
+`run_with_iobinding`) and timed on the calling thread's processor clock, which does not count the time that other processes take. The ratio
+is ONNX Runtime's median time ÷ ours: above 1 we are faster.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from onnx import TensorProto, helper, numpy_helper
+
+import openinfer
+
+# name: (input shape, weight shape, attributes)
+SHAPES: dict[str, tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]] = {
+    "resnet8 stem 3x3 3-16 32x32": ((1, 3, 32, 32), (16, 3, 3, 3), {"pads": [1] * 4}),
+    "resnet8 3x3 16-16 32x32": ((1, 16, 32, 32), (16, 16, 3, 3), {"pads": [1] * 4}),
+    "resnet8 3x3/2 16-32 32x32": ((1, 16, 32, 32), (32, 16, 3, 3), {"pads": [0, 0, 1, 1], "strides": [2, 2]}),
+    "resnet8 3x3 32-32 16x16": ((1, 32, 16, 16), (32, 32, 3, 3), {"pads": [1] * 4}),
+    "resnet8 3x3 64-64 8x8": ((1, 64, 8, 8), (64, 64, 3, 3), {"pads": [1] * 4}),
+    "resnet8 1x1/2 32-64 16x16": ((1, 32, 16, 16), (64, 32, 1, 1), {"strides": [2, 2]}),
+    "resnet50 stem 7x7/2 3-64 224x224": ((1, 3, 224, 224), (64, 3, 7, 7), {"pads": [3] * 4, "strides": [2, 2]}),
+    "resnet50 1x1 64-256 56x56": ((1, 64, 56, 56), (256, 64, 1, 1), {}),
+    "resnet50 3x3 64-64 56x56": ((1, 64, 56, 56), (64, 64, 3, 3), {"pads": [1] * 4}),
+    "resnet50 3x3/2 128-128 56x56": ((1, 128, 56, 56), (128, 128, 3, 3), {"pads": [1] * 4, "strides": [2, 2]}),
+    "resnet50 3x3 256-256 14x14": ((1, 256, 14, 14), (256, 256, 3, 3), {"pads": [1] * 4}),
+    "resnet50 1x1 1024-256 14x14": ((1, 1024, 14, 14), (256, 1024, 1, 1), {}),
+    "resnet50 3x3 512-512 7x7": ((1, 512, 7, 7), (512, 512, 3, 3), {"pads": [1] * 4}),
+    "resnet50 1x1 512-2048 7x7": ((1, 512, 7, 7), (2048, 512, 1, 1), {}),
+    "unet 3x3 32-32 256x256": ((1, 32, 256, 256), (32, 32, 3, 3), {"pads": [1] * 4}),
+    "dscnn 10x4/2 1-64 49x10": ((1, 1, 49, 10), (64, 1, 10, 4), {"pads": [4, 1, 5, 1], "strides": [2, 2]}),
+    "dscnn depthwise 3x3 64 25x5": ((1, 64, 25, 5), (64, 1, 3, 3), {"pads": [1] * 4, "group": 64}),
+    "dscnn 1x1 64-64 25x5": ((1, 64, 25, 5), (64, 64, 1, 1), {}),
+    "mobilenet depthwise 3x3 144 56x56": ((1, 144, 56, 56), (144, 1, 3, 3), {"pads": [1] * 4, "group": 144}),
+    "mobilenet depthwise 3x3/2 96 112x112": ((1, 96, 112, 112), (96, 1, 3, 3), {"pads": [1] * 4, "strides": [2, 2], "group": 96}),
+    "mobilenet depthwise 3x3 960 7x7": ((1, 960, 7, 7), (960, 1, 3, 3), {"pads": [1] * 4, "group": 960}),
+    "deeplob 1x2/2 1-32 100x40": ((1, 1, 100, 40), (32, 1, 1, 2), {"strides": [1, 2]}),
+    "deeplob 4x1 32-32 100x20": ((1, 32, 100, 20), (32, 32, 4, 1), {"pads": [1, 0, 2, 0]}),
+    "deeplob 1x10 32-32 100x10": ((1, 32, 100, 10), (32, 32, 1, 10), {}),
+    "conv1d 3 64-64 100": ((1, 64, 100), (64, 64, 3), {"pads": [1, 1]}),
+    "transposed 2x2/2 64-32 64x64": ((1, 64, 64, 64), (64, 32, 2, 2), {"strides": [2, 2]}),
+    "transposed 4x4/2 64-32 32x32": ((1, 64, 32, 32), (64, 32, 4, 4), {"strides": [2, 2], "pads": [1] * 4}),
+}
+TURN = 8
+
+
+def build(name: str, x: Sequence[int], weight: Sequence[int], attributes: dict[str, Any]) -> bytes:
+    """One layer as an ONNX model with a fixed batch."""
+    rng = np.random.default_rng(0)
+    op = "ConvTranspose" if name.startswith("transposed") else "Conv"
+    filters = weight[1] if op == "ConvTranspose" else weight[0]
+    constants = {
+        "w": (rng.standard_normal(weight) / math.sqrt(math.prod(weight[1:]))).astype(np.float32),
+        "b": rng.standard_normal(filters).astype(np.float32),
+    }
+    nodes = [helper.make_node(op, ["x", "w", "b"], ["c"], **attributes), helper.make_node("Relu", ["c"], ["y"])]
+    graph = helper.make_graph(
+        nodes,
+        "layer",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, list(x))],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [f"d{axis}" for axis in range(len(x))])],
+        [numpy_helper.from_array(value, key) for key, value in constants.items()],
+    )
+    data: bytes = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9).SerializeToString()
+    return data
+
+
+class Layer:
+    """Both engines on one model, and the times of each in ns."""
+
+    def __init__(self, name: str, config: dict[str, Any]) -> None:
+        x, weight, attributes = SHAPES[name]
+        data = build(name, x, weight, attributes)
+        rng = np.random.default_rng(1)
+        self.inputs = [rng.standard_normal(x).astype(np.float32) for _ in range(TURN)]
+        self.x = self.inputs[0].copy()
+        engine = openinfer.load(data, openinfer.Config().with_knobs(config))
+        bound = engine.bind({"x": self.x})
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        (y,) = session.run(None, {"x": self.x})
+        binding = session.io_binding()
+        for bind, key, array in ((binding.bind_input, "x", self.x), (binding.bind_output, "y", y)):
+            bind(key, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
+        bound()
+        error = np.abs(bound.outputs["y"] - y).max() / np.abs(y).max()
+        assert not engine.statistics().fallback and error < 1e-5, (name, engine.statistics().fallback, error)
+        kernel = math.prod(weight[1:]) if not name.startswith("transposed") else math.prod(weight[1:]) * weight[0] / y.shape[1]
+        positions = y.size if not name.startswith("transposed") else math.prod(x[2:]) * y.shape[1] * x[0]
+        self.flops = 2.0 * positions * kernel
+        self.calls = {"openinfer": bound, "onnxruntime": lambda: session.run_with_iobinding(binding)}
+        self.keep, self.times = (engine, session, y), {side: [] for side in self.calls}
+
+    def round(self, rng: Any) -> None:
+        """A turn of each side, in random order; the input changes outside the clock."""
+        clock = time.thread_time_ns
+        for side in rng.permutation(list(self.calls)):
+            call, taken = self.calls[side], self.times[side]
+            for inputs in self.inputs:
+                self.x[...] = inputs
+                begin = clock()
+                call()
+                taken.append(clock() - begin)
+
+
+def main() -> None:
+    """Print one line per shape and the geometric mean of the ratios."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--match", default="")
+    parser.add_argument("--config", nargs="*", default=[], metavar="KNOB=VALUE")
+    options = parser.parse_args()
+    config = {key: int(value) if value.isdigit() else value for key, value in (item.split("=", 1) for item in options.config)}
+    layers = {name: Layer(name, config) for name in SHAPES if options.match in name}
+    rng = np.random.default_rng()
+    end = time.perf_counter() + options.seconds
+    while time.perf_counter() < end:
+        for name in rng.permutation(list(layers)):
+            layers[name].round(rng)
+    print(f"{'':38}{'onnxruntime':>12}{'openinfer':>12}{'':>12}\n{'':38}{'µs':>12}{'µs':>12}{'GFLOP/s':>12}{'ratio':>8}")
+    ratios = []
+    for name, layer in layers.items():
+        ours, theirs = (float(np.median(layer.times[side])) for side in ("openinfer", "onnxruntime"))
+        ratios.append(theirs / ours)
+        print(f"{name:38}{theirs / 1000:12.1f}{ours / 1000:12.1f}{layer.flops / ours:12.1f}{ratios[-1]:8.2f}")
+    print(
+        f"geometric mean {math.exp(np.mean(np.log(ratios))):.2f}, slowest {min(ratios):.2f}, rounds {len(layer.times['openinfer']) // TURN}"
+    )
+
+
+if __name__ == "__main__":
+    main()
