@@ -64,13 +64,13 @@ def cases(wanted: Callable[[int, str], bool]) -> Iterator[Case]:
 
 
 def with_constants(case: Case) -> Case:
-    """The case with every integer tensor after the first input stored in the model."""
+    """The case with every numeric tensor after the first input stored in the model."""
     inputs, _ = case.sets[0]
     names = [value.name for value in case.model.graph.input]
     stored = {
         name: value
         for name, value in list(zip(names, inputs, strict=False))[1:]
-        if isinstance(value, np.ndarray) and value.dtype.kind in "iu"
+        if isinstance(value, np.ndarray) and value.dtype.kind in "iuf"
     }
     if len(case.sets) > 1 or not stored:
         return case

@@ -10,6 +10,7 @@ MODULES: dict[str, str] = {
     "conv_depthwise": "conv_depthwise",
     "conv_filters": "conv_filters",
     "normalize": "normalize",
+    "recurrent": "recurrent",
     "reduce": "reduce",
     "reduce_columns": "reduce",
     "log_sum_exp": "reduce",

@@ -113,6 +113,25 @@ class VectorType:
         above = builder.fcmp_unordered(">", a, b)
         return builder.select(above, a, b)
 
+    def minimum(self, builder: Any, a: Any, b: Any) -> Any:
+        """The smaller, NaN where either is NaN and it is `a`."""
+        return builder.select(builder.fcmp_unordered("<", a, b), a, b)
+
+    def nearest(self, builder: Any, a: Any) -> Any:
+        """The nearest integers, halves to even."""
+        return self._call(builder, "rint", a)
+
+    def magnitude(self, builder: Any, a: Any) -> Any:
+        """Absolute values."""
+        return self._call(builder, "fabs", a)
+
+    def two_to_the(self, builder: Any, exponent: Any) -> Any:
+        """2 ** exponent for integer-valued exponents in the normal range, built from its bits."""
+        integer = ir.VectorType(ir.IntType(8 * self.item_bytes), self.lanes)
+        bias, shift = {4: (127, 23), 8: (1023, 52)}[self.item_bytes]
+        whole = builder.add(builder.fptosi(exponent, integer), ir.Constant(integer, [bias] * self.lanes))
+        return builder.bitcast(builder.shl(whole, ir.Constant(integer, [shift] * self.lanes)), self.type)
+
     def _call(self, builder: Any, name: str, *arguments: Any) -> Any:
         kind = ir.FunctionType(self.type, [self.type] * len(arguments))
         return builder.call(cgutils.get_or_insert_function(builder.module, kind, f"llvm.{name}.{self.suffix}"), arguments)
