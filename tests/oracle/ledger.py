@@ -5,7 +5,8 @@
     refused     a named error
     wrong       an answer that differs from the case's
 
-`python tests/oracle/ledger.py [--share I/N] [--match TEXT]` prints the ledger and every wrong case; exit code 1 if there is one. The cases
+`python tests/oracle/ledger.py [--share I/N] [--match TEXT]` prints a table by kind and every wrong case (`--verbose`: every case, the
+refused ones with their error); exit code 1 if there is a wrong one. The cases
 pass axes, weights and the like at run time, where models hold them as constants. `--constants` stores every integer input after the first
 in the model, `--freeze` every input after the first, so that the compiled form of those operators is judged too.
 """
@@ -31,13 +32,17 @@ from openinfer.errors import OpenInferError
 # Their expected outputs are one draw of a random generator that the standard leaves open: only type and shape can be judged.
 RANDOM = ("bernoulli", "training_dropout", "random")
 
-KINDS = ("simple", "pytorch-operator", "pytorch-converted")
+KINDS = ("real", "simple", "pytorch-operator", "pytorch-converted")
+
+# Places of the verdicts in the table.
+VERDICTS = ("compiled", "fallback", "refused", "wrong")
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
     """One backend case: its model and (inputs, expected outputs) in the model's order."""
 
+    kind: str
     name: str
     model: Any
     sets: list[tuple[list[Any], list[Any]]]
@@ -56,11 +61,30 @@ def cases(wanted: Callable[[int, str], bool]) -> Iterator[Case]:
     for index, case in enumerate(found):
         if not wanted(index, case.name):
             continue
-        if case.model_dir is None:
-            yield Case(case.name, case.model, case.data_sets, case.rtol, case.atol)
+        if case.kind == "real":
+            model, sets = light(case.url)
+            yield Case("light", case.name, model, sets, case.rtol, case.atol)
+        elif case.model_dir is None:
+            kind = "node, expanded" if "_expanded" in case.name else "node"
+            yield Case(kind, case.name, case.model, case.data_sets, case.rtol, case.atol)
         else:
             model = onnx.load(os.path.join(case.model_dir, "model.onnx"))
-            yield Case(case.name, model, data_sets(model, case.model_dir), case.rtol, case.atol)
+            yield Case(case.kind, case.name, model, data_sets(model, case.model_dir), case.rtol, case.atol)
+
+
+def light(url: str) -> tuple[Any, list[tuple[list[Any], list[Any]]]]:
+    """A network whose weights are generated inside the model, with the inputs that the package's own runner feeds it and the outputs that
+    it keeps beside it.
+    """
+    from onnx.backend.test.runner import Runner
+
+    path = os.path.join(os.path.dirname(onnx.__file__), *url.split("/")[1:])
+    model = onnx.load(path)
+    stored = {tensor.name for tensor in model.graph.initializer}
+    given = [value for value in model.graph.input if value.name not in stored]
+    inputs = [Runner.generate_dummy_data(value, seed=0, name=value.name, random=False) for value in given]
+    outputs = [_read(f"{path.removesuffix('.onnx')}_output_{i}.pb", value) for i, value in enumerate(model.graph.output)]
+    return model, [(inputs, outputs)]
 
 
 def with_constants(case: Case) -> Case:
@@ -181,15 +205,18 @@ def main() -> int:
     parser.add_argument("--constants", action="store_true")
     options = parser.parse_args()
     share, shares = (int(part) for part in options.share.split("/"))
-    counts: collections.Counter[str] = collections.Counter()
+    counts: dict[str, collections.Counter[str]] = {}
     for case in cases(lambda index, name: index % shares == share and options.match in name):
         stored = freeze(case) if options.freeze else with_constants(case) if options.constants else case
         verdict, detail = judge(stored)
-        counts[verdict] += 1
+        counts.setdefault(case.kind, collections.Counter())[verdict] += 1
         if verdict == "wrong" or options.verbose:
             print(f"{verdict:9}{case.name}: {detail}", flush=True)
-    print(dict(counts), f"in all {sum(counts.values())}")
-    return 1 if counts["wrong"] else 0
+    total = sum(counts.values(), collections.Counter())
+    print(f"{'':20}" + "".join(f"{verdict:>10}" for verdict in (*VERDICTS, "in all")))
+    for kind, row in [*counts.items(), ("in all", total)]:
+        print(f"{kind:20}" + "".join(f"{row[verdict]:10}" for verdict in VERDICTS) + f"{row.total():10}")
+    return 1 if total["wrong"] else 0
 
 
 if __name__ == "__main__":
