@@ -69,6 +69,18 @@ def _vector_unit(cpu: str, features: str) -> tuple[str, int, int]:
     return "generic", 16, 16
 
 
+@functools.cache
+def memory_bytes() -> int:
+    """Memory that this process can have: the machine's, or its control group's limit where that is less."""
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            total = min(total, int(Path(limit).read_text()))
+        except (OSError, ValueError):
+            continue
+    return total
+
+
 def _cache_bytes(level: int, otherwise: int) -> int:
     for index in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*"):
         try:

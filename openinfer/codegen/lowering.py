@@ -9,13 +9,16 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from openinfer.errors import MemoryBudgetError
 from openinfer.ir.graph import ITEM_BYTES, Array, Graph, Node, TensorType
+from openinfer.machine import memory_bytes
 from openinfer.ops import registry
 from openinfer.ops._base import Alias, NotCompiled, Scratch, Step, Target, Value
 from openinfer.passes.fold_constants import GROWING, RANDOM, Evaluate
 
 FOLD_ELEMENTS = 4096
 COPY_BLOCK = 16384
+MALFORMED = (ValueError, TypeError, IndexError, KeyError, OverflowError, ZeroDivisionError)
 FOLDED = frozenset({"Shape", "Size"})  # always known from the input's shape: no kernel
 
 
@@ -102,10 +105,23 @@ def _lower_node(node: Node, arguments: Sequence[Value | None], target: Target) -
         outputs = [Value(name, kind) if name else None for name, kind in zip(node.outputs, types, strict=False)]
         if len(outputs) < len(node.outputs):
             raise NotCompiled(f"{len(node.outputs)} outputs asked for, {len(types)} compiled")
+        _check_size(node, outputs)
         actions = operator.lower(node, arguments, outputs, target)
     except NotCompiled as reason:
         raise Refused(node, str(reason)) from None
+    except MALFORMED as error:
+        # Attributes or shapes that contradict each other: the fallback says so when the node runs.
+        raise Refused(node, f"attributes or shapes that do not fit: {' '.join(str(error).split())[:100]}") from None
     return [value for value in outputs if value is not None], actions
+
+
+def _check_size(node: Node, outputs: Sequence[Value | None]) -> None:
+    for value in outputs:
+        if value is not None and value.type.size_bytes > memory_bytes():
+            raise MemoryBudgetError(
+                f"operator {node.op}: {value.name!r} of {value.dtype} {list(value.shape)} needs {value.type.size_bytes:.3g} bytes, "
+                f"the machine has {memory_bytes():.3g}; use a smaller input or model"
+            )
 
 
 def _fold(node: Node, arguments: Sequence[Value | None], evaluate: Evaluate) -> list[Value] | None:

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import onnx.inliner
 from google.protobuf.message import DecodeError
 from onnx import numpy_helper
 
 from openinfer.errors import HostileModelError, ModelError
+from openinfer.frontend.gate import graphs, inspect
 from openinfer.ir.graph import Array, Graph, Node, Signature
 from openinfer.ir.verify import verify
+from openinfer.ops import tree_ensemble
+
+log = logging.getLogger("openinfer")
 
 FIRST_OPSET = 1
+MOST_ELEMENTS = 1 << 48
 DOMAINS = {"": onnx.defs.onnx_opset_version(), "ai.onnx.ml": 5, "ai.onnx.preview.training": 1, "ai.onnx.preview": 1}
 
 
@@ -26,46 +33,52 @@ def read(model: str | os.PathLike[str] | bytes | onnx.ModelProto) -> Graph:
     Raises `ModelError` for a file that is missing, corrupt or newer than this version knows, `HostileModelError` for one that names
     data outside itself.
     """
-    proto, source = _proto(model)
+    proto, source, data = _proto(model)
     if not proto.HasField("graph"):
         raise ModelError(f"{source}: no graph inside; give an ONNX model file")
-    for tensor in _tensors(proto.graph):
-        if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            raise HostileModelError(f"{source}: tensor {tensor.name!r} lies in an external file; save the model with its weights inside")
+    inspect(proto, source)
     versions = _versions(proto, source)
+    # The checker parses the bytes again. What was parsed here is let go meanwhile: a refusal never needs three copies of the file.
+    if data is not None:
+        del proto
     try:
-        onnx.checker.check_model(proto)
+        onnx.checker.check_model(model if data is None else data)
     except (onnx.checker.ValidationError, ValueError) as error:
         raise ModelError(f"{source}: not a valid ONNX model: {_one_line(error)}") from None
+    if data is not None:
+        proto = onnx.ModelProto.FromString(data)
     if proto.functions:
         proto = onnx.inliner.inline_local_functions(proto)
     try:
-        return verify(_graph(proto.graph, versions), "reading")
-    except (ValueError, TypeError, KeyError) as error:
+        graph = verify(_graph(proto.graph, versions), "reading")
+        _inspect_trees(proto, versions, source)
+        _report_numbers(graph, source)
+        return graph
+    except (ValueError, TypeError, KeyError, IndexError, OverflowError, RuntimeError) as error:
         raise ModelError(f"{source}: cannot be read: {_one_line(error)}") from None
 
 
-def _proto(model: str | os.PathLike[str] | bytes | onnx.ModelProto) -> tuple[onnx.ModelProto, str]:
+def _proto(model: str | os.PathLike[str] | bytes | onnx.ModelProto) -> tuple[onnx.ModelProto, str, bytes | None]:
+    """The model, what to call it in errors, and the bytes that it was read from."""
     if isinstance(model, onnx.ModelProto):
-        return model, "model"
+        return model, "model", None
     if isinstance(model, bytes):
         source, data = "model", model
     elif isinstance(model, (str, os.PathLike)):
         source = os.fspath(model)
         try:
             data = Path(source).read_bytes()
-        except OSError as error:
-            raise ModelError(f"cannot read the model {source!r}: {error.strerror or error}; give the path of an ONNX file") from None
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else None
+            raise ModelError(f"cannot read the model {source!r}: {reason or error}; give the path of an ONNX file") from None
     else:
         raise ModelError(f"found a {type(model).__name__} as the model; allowed: a path, bytes, an onnx.ModelProto")
-    proto = onnx.ModelProto()
     try:
-        proto.ParseFromString(data)
+        return onnx.ModelProto.FromString(data), source, data
     except (DecodeError, RuntimeError) as error:
         raise ModelError(
             f"{source}: found {len(data)} bytes that are not an ONNX model: {_one_line(error)}; export the model again"
         ) from None
-    return proto, source
 
 
 def _versions(proto: onnx.ModelProto, source: str) -> dict[str, int]:
@@ -82,15 +95,19 @@ def _versions(proto: onnx.ModelProto, source: str) -> dict[str, int]:
     return versions
 
 
-def _tensors(graph: Any) -> Iterator[Any]:
-    yield from graph.initializer
-    for node in graph.node:
-        for attribute in node.attribute:
-            yield attribute.t
-            yield from attribute.tensors
-            for inner in (attribute.g, *attribute.graphs):
-                if inner.ByteSize():
-                    yield from _tensors(inner)
+def _inspect_trees(proto: Any, versions: dict[str, int], source: str) -> None:
+    """Read the tree ensembles of every graph: one with cycles must not reach the fallback either, whose walk would not end."""
+    for graph in graphs(proto, source):
+        for node in graph.node:
+            if node.domain == "ai.onnx.ml" and node.op_type.startswith("TreeEnsemble"):
+                tree_ensemble.check_targets(_node(node, versions))
+
+
+def _report_numbers(graph: Graph, source: str) -> None:
+    """Log the weights that hold NaN or infinity: some models mean them, most are damaged."""
+    for name, array in graph.constants.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            log.warning("%s: the weight %r holds NaN or infinity", source, name)
 
 
 def _graph(graph: Any, versions: dict[str, int]) -> Graph:
@@ -175,6 +192,10 @@ def _signature(value: Any) -> Signature:
         return Signature(value.name, kind or "unknown", None)
     tensor = value.type.tensor_type
     element = tensor.elem_type
+    if element == onnx.TensorProto.UNDEFINED or element not in onnx.TensorProto.DataType.values():
+        raise ModelError(
+            f"{value.name!r}: found element type {element}; allowed: those of ONNX, 1 to {max(onnx.TensorProto.DataType.values())}"
+        )
     dtype = "string" if element == onnx.TensorProto.STRING else str(np.dtype(onnx.helper.tensor_dtype_to_np_dtype(element)).name)
     if not tensor.HasField("shape"):
         return Signature(value.name, dtype, None)
@@ -186,6 +207,8 @@ def _signature(value: Any) -> Signature:
             shape.append(int(dimension.dim_value))
         else:
             shape.append(dimension.dim_param or f"{value.name}.{axis}")
+    if math.prod(d for d in shape if isinstance(d, int) and d) > MOST_ELEMENTS:
+        raise HostileModelError(f"{value.name!r}: found dimensions {shape}; no machine holds {MOST_ELEMENTS} elements")
     return Signature(value.name, dtype, tuple(shape))
 
 

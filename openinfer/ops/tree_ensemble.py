@@ -89,9 +89,9 @@ def targets(node: Node) -> int:
     return int(node.attribute("n_targets", 1))
 
 
-def check_targets(node: Node, ensemble: Ensemble) -> None:
-    """`HostileModelError` where a leaf names a target that the node does not have."""
-    count = targets(node)
+def check_targets(node: Node) -> None:
+    """`HostileModelError` where a leaf names a target that the node does not have; also all that `read` raises."""
+    ensemble, count = read(node), targets(node)
     low, high = int(ensemble.targets.min(initial=0)), int(ensemble.targets.max(initial=-1))
     if low < 0 or high >= count:
         raise HostileModelError(f"a leaf adds to target {low if low < 0 else high}; the node has {count}")

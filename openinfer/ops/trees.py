@@ -38,7 +38,7 @@ class Form:
 
 def _form(node: Node, x: Value, ensemble: tree_ensemble.Ensemble) -> Form:
     """Raises `NotCompiled` for strings and other types, `HostileModelError` and `ModelError` for what contradicts itself."""
-    tree_ensemble.check_targets(node, ensemble)
+    tree_ensemble.check_targets(node)
     if len(x.shape) == 2 and ensemble.features > x.shape[1]:
         raise HostileModelError(f"a tree tests feature {ensemble.features - 1}; the input has {x.shape[1]}")
     if x.dtype not in ("float32", "float64", "int32", "int64") or len(x.shape) != 2:

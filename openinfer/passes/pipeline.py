@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from openinfer.errors import ModelError
 from openinfer.ir.graph import Graph
 from openinfer.ir.verify import verify
 from openinfer.passes.eliminate_dead import eliminate_dead
@@ -31,7 +32,11 @@ def optimize(
     if watch is not None:
         watch("frontend", graph)
     for name, step in steps:
-        graph = verify(step(graph), name)
+        try:
+            graph = verify(step(graph), name)
+        except (ValueError, TypeError, IndexError, KeyError, OverflowError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise ModelError(f"{name}: found attributes or constants that do not fit each other: {reason}; mend the model") from error
         if watch is not None:
             watch(name, graph)
     return graph

@@ -10,6 +10,7 @@ import numpy as np
 
 from openinfer.errors import InputError, UnsupportedOperatorError
 from openinfer.ir.graph import Array, Node
+from openinfer.runtime.growth import check_growth
 
 
 class Fallback:
@@ -25,6 +26,7 @@ class Fallback:
 
     def run(self, node: Node, feeds: Mapping[str, Any]) -> list[Any]:
         """The node's outputs for named inputs, captured values of subgraphs included."""
+        check_growth(node, feeds)
         key = (node.op, *node.outputs)
         evaluator = self._evaluators.get(key)
         if evaluator is None:

@@ -15,6 +15,7 @@ from openinfer.codegen.loader import Library, load_object
 from openinfer.codegen.lowering import Lowered, lower
 from openinfer.codegen.program import HEADER, Literals, Numbers, Skeleton, fits, literals, private_bytes, skeleton, source, varying
 from openinfer.config import Config
+from openinfer.errors import MemoryBudgetError
 from openinfer.ir.graph import Array, Graph, TensorType
 from openinfer.kernels.cpu import control_block as words
 from openinfer.memory.arena import aligned_copy, allocate
@@ -154,11 +155,20 @@ class Program:
         return dict(self._instances)
 
     def prepare(self, examples: Sequence[Types]) -> None:
-        """Compile for several example shapes at once: what differs between them becomes a run-time number. Raises `Refused`."""
+        """Compile for several example shapes at once: what differs between them becomes a run-time number. Raises `Refused`,
+        and `MemoryBudgetError` where no example fits the machine.
+        """
         found: dict[Skeleton, list[Numbers]] = {}
+        too_large: MemoryBudgetError | None = None
         for types in examples:
-            shape, numbers = skeleton(self._lower(types), self._threads)
-            found.setdefault(shape, []).append(numbers)
+            try:
+                shape, numbers = skeleton(self._lower(types), self._threads)
+            except MemoryBudgetError as error:
+                too_large = error
+            else:
+                found.setdefault(shape, []).append(numbers)
+        if too_large is not None and not found:
+            raise too_large
         for shape, seen in found.items():
             self._variant(shape, seen)
 
