@@ -31,6 +31,7 @@ def space(machine: Machine, operators: Sequence[str], batches: bool) -> list[Kno
         ("engine.tree_interleave", (0, 4, 8, 16), "trees that walk one row together", trees),
         ("engine.tile_rows", (0, 1, 2, 4, 8), "rows of the register tile", dense),
         ("engine.tile_vectors", (0, 1, 2, 3), "columns of the register tile and width of the packed panels", dense),
+        ("engine.convolution", ("auto", "direct"), "3×3 convolutions by Winograd's method, or as direct sums", "Conv" in operators),
         ("memory.huge_pages", (False, True), "translation of addresses of weights and arenas", True),
         ("engine.gc", ("default", "freeze", "off"), "pauses of Python's garbage collector", True),
         ("scheduler.max_delay_us", (0, 5, 20), "a request waits for company", batches),

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from openinfer.ir.graph import Node, TensorType
-from openinfer.ops import conv_depthwise, conv_filters, conv_pixels
+from openinfer.ops import conv_depthwise, conv_filters, conv_pixels, conv_winograd
 from openinfer.ops._base import Alias, Operator, Step, Target, Value, float_only, optional, required
 from openinfer.ops.conv_geometry import Layer, constant, geometry
 
@@ -33,6 +33,9 @@ def lower(node: Node, inputs: Sequence[Value | None], outputs: Sequence[Value | 
     if depthwise is not None:
         return depthwise
     pixels, filters = conv_pixels.tile_shape(layer, g.output[0] * g.plane[1]), conv_filters.tile_shape(layer)
+    winograd = conv_winograd.plan(layer)
+    if winograd is not None and winograd.tile.cost < min(pixels.cost, filters.cost):
+        return conv_winograd.lower(layer, winograd)
     return conv_filters.lower(layer, filters) if filters.cost < pixels.cost else conv_pixels.lower(layer, pixels)
 
 

@@ -66,6 +66,42 @@ def test_depthwise_convolutions():
         agree(proto, {"x": rng.standard_normal((3, channels, *size)).astype(np.float32)})
 
 
+def test_convolutions_by_winograd_s_method():
+    rng = generator()
+    for case in range(runs(6)):
+        channels, filters = (int(n) for n in rng.integers(16, 90, 2))
+        size, pads = [int(d) for d in rng.integers(4, 40, 2)], [int(p) for p in rng.integers(0, 2, 4)]
+        print(channels, filters, size, pads)
+        weight = rng.standard_normal((filters, channels, 3, 3)).astype(np.float32)
+        nodes = [helper.make_node("Conv", ["x", "w", "b"], ["c"], pads=pads), helper.make_node("LeakyRelu", ["c"], ["y"])]
+        bias = rng.standard_normal(filters).astype(np.float32)
+        proto = model(nodes, {"x": (F, ["n", channels, *size])}, {"y": (F, ["n", filters, "h", "w"])}, {"w": weight, "b": bias})
+        # Half of the cases far from zero, as after a ReLU: the transforms subtract neighbours.
+        x = (rng.standard_normal((3, channels, *size)) + 3.0 * (case % 2)).astype(np.float32)
+        engine = agree(proto, {"x": x})
+        found = engine.run({"x": x})["y"]
+        with openinfer.load(proto, {"engine": {"threads": 2}}) as pair:
+            assert (pair.run({"x": x})["y"] == found).all()
+        direct = openinfer.load(proto, {"engine": {"convolution": "direct"}}).run({"x": x})["y"]
+        assert np.abs(found - direct).max() <= 2e-5 * np.abs(direct).max()
+
+
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_tile_knobs_change_the_code_and_not_the_bits(kernel):
+    rng = generator()
+    weight = rng.standard_normal((37, 20, kernel, kernel)).astype(np.float32)
+    proto = model(
+        [helper.make_node("Conv", ["x", "w"], ["y"], strides=[1, 1])],
+        {"x": (F, ["n", 20, 15, 21])},
+        {"y": (F, ["n", 37, "h", "w"])},
+        {"w": weight},
+    )
+    x = rng.standard_normal((2, 20, 15, 21)).astype(np.float32)
+    knobs = [{"convolution": "direct", "tile_rows": rows, "tile_vectors": vectors} for rows, vectors in ((0, 0), (3, 0), (0, 1), (5, 2))]
+    found = [openinfer.load(proto, {"engine": knob}).run({"x": x})["y"] for knob in knobs]
+    assert all((other == found[0]).all() for other in found[1:])
+
+
 def test_two_threads_share_a_convolution():
     rng = generator()
     weight = rng.standard_normal((40, 24, 3, 3)).astype(np.float32)

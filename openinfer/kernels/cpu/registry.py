@@ -8,6 +8,7 @@ from typing import Any
 MODULES: dict[str, str] = {
     "conv": "conv",
     "conv_depthwise": "conv_depthwise",
+    "conv_winograd": "conv_winograd",
     "conv_filters": "conv_filters",
     "normalize": "normalize",
     "recurrent": "recurrent",
