@@ -41,7 +41,9 @@ def doctor(
         print_json(report)
     else:
         for key, value in report.items():
-            print(f"{key:18}{value}")
+            bytes_of_cache = key.startswith("l") and key.endswith("_bytes")
+            name, shown = (f"{key[:2].upper()} cache", f"{value >> 10} KiB") if bytes_of_cache else (key.replace("_", " "), value)
+            print(f"{name:18}{shown}")
 
 
 def _version(package: str) -> str:

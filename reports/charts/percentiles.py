@@ -27,7 +27,7 @@ def _draw(record: StudyRecord, drawn: Any, axes: Any, narrow: bool) -> None:
     for edge in sorted({check.limit_ns for check in record.slos}):
         if edge < 30 * top:  # a promise far above every measurement would squeeze the curves
             axes.axhline(edge, color=INK, linewidth=0.8, linestyle=":")
-            axes.annotate(f"limit {limit(edge)}", (0.01, edge), xycoords=("axes fraction", "data"), va="bottom")
+            axes.annotate(f"limit {limit(edge)}", (0.995, edge), xycoords=("axes fraction", "data"), ha="right", va="bottom")
     axes.set_xscale("log")
     axes.set_yscale("log")
     ends = [1 / (1 - q) for curve in record.curves for q in curve.quantiles]
@@ -38,7 +38,11 @@ def _draw(record: StudyRecord, drawn: Any, axes: Any, narrow: bool) -> None:
     axes.yaxis.set_minor_locator(_nothing())
     axes.grid(axis="y", color=OTHER, alpha=0.3, linewidth=0.6)
     axes.set_ylabel("latency")
-    drawn.legend(loc="outside upper left", ncols=2 if narrow else 4, fontsize=8.5, columnspacing=1.2, handlelength=2.4)
+    handles, _ = axes.get_legend_handles_labels()
+    if narrow:  # a column of the corrected curves, a column of the raw ones; otherwise a column for each arm
+        handles = [*handles[::2], *handles[1::2]]
+    columns = 2 if narrow else len(record.curves)
+    drawn.legend(handles=handles, loc="outside upper left", ncols=columns, fontsize=8.5, columnspacing=1.2, handlelength=2.4)
 
 
 def _nothing() -> Any:

@@ -7,6 +7,9 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbclient import NotebookClient
+from openinfer.tuner.study import Study
+
+from openinfer.errors import StudyError
 
 PATH = Path(__file__).parents[2] / "notebooks" / "first_study.ipynb"
 
@@ -28,3 +31,11 @@ def test_it_runs(small_study):
     assert {"text/html", "image/png"} <= kinds
     table = shown[1][0].data["text/html"]
     assert table.count("<tr") == 1 + len(small_study.record.trials)
+
+
+def test_a_finished_study_is_loaded_from_its_folder(small_study, tmp_path):
+    loaded = Study.load(small_study.folder)
+    assert loaded.record == small_study.record and loaded.config_path == small_study.config_path
+    assert loaded.trials.equals(small_study.trials)
+    with pytest.raises(StudyError, match="cannot read the study"):
+        Study.load(tmp_path)
