@@ -25,7 +25,11 @@ def lower(node: Node, inputs: Sequence[Value | None], outputs: Sequence[Value | 
     size = math.prod(x.shape[axis:]) if flatten else math.prod(x.shape[axis : axis + 1])
     inner = 1 if flatten else math.prod(x.shape[axis + 1 :])
     lines = math.prod(x.shape[:axis]) * inner if size else 0
-    return [Step("softmax", {"dtype": float_only(x)}, (x, y), (size, inner), lines, 5 + ELEMENT_NS * x.type.count, (1,))]
+    return [
+        Step(
+            "softmax", {"dtype": float_only(x), "contiguous": inner == 1}, (x, y), (size, inner), lines, 5 + ELEMENT_NS * x.type.count, (1,)
+        )
+    ]
 
 
 OPERATORS = {("", "Softmax"): Operator(infer, lower)}

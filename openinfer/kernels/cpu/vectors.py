@@ -62,6 +62,14 @@ class VectorType:
         """Unaligned load of elements index … index + lanes - 1 of the pointer `base`."""
         return builder.load(self.at(builder, base, index), align=self.item_bytes, typ=self.type)
 
+    def load_first(self, builder: Any, base: Any, index: Any, count: Any, otherwise: float) -> Any:
+        """Load the first `count` lanes (an i64), the others are `otherwise`; the memory after them is not touched."""
+        lane = ir.Constant(ir.VectorType(I64, self.lanes), list(range(self.lanes)))
+        mask = builder.icmp_signed("<", lane, self._broadcast_index(builder, count))
+        kind = ir.FunctionType(self.type, [ir.PointerType(), I32, mask.type, self.type])
+        function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.masked.load.{self.suffix}.p0")
+        return builder.call(function, [self.at(builder, base, index), ir.Constant(I32, self.item_bytes), mask, self.constant(otherwise)])
+
     def load_scalar(self, builder: Any, base: Any, index: Any) -> Any:
         """One element."""
         return builder.load(self.at(builder, base, index), align=self.item_bytes, typ=self.scalar)
