@@ -50,5 +50,5 @@ def _draw(record: StudyRecord, drawn: Any, axes: Any, narrow: bool) -> None:
         axes.set_xlim(left - room, right + room)
         axes.xaxis.get_major_locator().set_params(nbins=4 if narrow else 8)
         axes.xaxis.set_major_formatter(lambda value, place: "same" if abs(value - 1) < 1e-9 else tick(value))
-    room = "\u00a0" * (2 if narrow else 6)  # spaces that SVG does not fold into one
-    axes.set_xlabel(f"← faster{room}{record.verdict.objective} latency{'' if narrow else ' against the default'}{room}slower →")
+    gap = "\u00a0" * (2 if narrow else 6)  # spaces that SVG does not fold into one
+    axes.set_xlabel(f"← faster{gap}{record.verdict.objective} latency{'' if narrow else ' against the default'}{gap}slower →")
