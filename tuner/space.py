@@ -19,15 +19,18 @@ class Knob:
     mechanism: str
 
 
-def space(machine: Machine, operators: Sequence[str], batches: bool) -> list[Knob]:
-    """Knobs for a model with these operators; `batches` tells whether requests may be joined (a symbolic first dimension)."""
+def space(machine: Machine, operators: Sequence[str], batches: bool, double: bool) -> list[Knob]:
+    """Knobs for a model with these operators; `batches` tells whether requests may be joined (a symbolic first dimension), `double`
+    whether the model computes in float64.
+    """
     defaults = Config().knobs()
     trees = any(name.startswith("TreeEnsemble") for name in operators)
-    dense = any(name in ("Gemm", "MatMul", "Conv") for name in operators)
+    dense = any(name in ("Gemm", "MatMul", "Conv", "ConvTranspose") for name in operators)
     # In the order in which the search tries them alone: what most often pays comes first.
     offered: list[tuple[str, tuple[Any, ...], str, bool]] = [
         ("scheduler.max_batch", (1, 2, 4, 8, 16), "requests that have arrived are joined into one call", batches),
         ("engine.threads", tuple(range(1, min(len(machine.processors), 8) + 1)), "steps are shared by native threads", True),
+        ("engine.tree_layout", ("auto", "interleaved", "vector"), "rows one by one, or many rows against one tree after the other", trees),
         ("engine.tree_interleave", (0, 4, 8, 16), "trees that walk one row together", trees),
         ("engine.tile_rows", (0, 1, 2, 4, 8), "rows of the register tile", dense),
         ("engine.tile_vectors", (0, 1, 2, 3), "columns of the register tile and width of the packed panels", dense),
@@ -35,10 +38,11 @@ def space(machine: Machine, operators: Sequence[str], batches: bool) -> list[Kno
         ("memory.huge_pages", (False, True), "translation of addresses of weights and arenas", True),
         ("engine.gc", ("default", "freeze", "off"), "pauses of Python's garbage collector", True),
         ("scheduler.max_delay_us", (0, 5, 20), "a request waits for company", batches),
+        ("engine.spin_us", (50, 0, 1000), "how long a waiting pool thread spins before it sleeps", len(machine.processors) > 1),
         ("engine.wait", ("sleep", "spin"), "idle pool threads spin, or sleep and cost a wake-up", len(machine.processors) > 1),
         ("engine.pin", ("none", "compact"), "pool threads stay on their cores", len(machine.processors) > 1),
         ("memory.alignment", (64, 128, 4096), "where arenas and weights begin", True),
-        ("engine.precision", ("model", "float64"), "arithmetic of float tensors", not trees),
+        ("engine.precision", ("model", "float32" if double else "float64"), "arithmetic of float tensors", not trees),
     ]
     return [
         Knob(name, _default_first(values, defaults[name]), text) for name, values, text, wanted in offered if wanted and len(values) > 1

@@ -93,7 +93,7 @@ def tune(
     folder = path.with_suffix(".study")
     _check_writable(path)
     task = prepare(folder, workload, model, trace, slo, objective, seed)
-    knobs = space(host(), task.operators, task.batches)
+    knobs = space(host(), task.operators, task.batches, task.double)
     tell = progress or (lambda phase, left, best: None)
     stolen = stolen_ticks()
     with Journal(folder / "journal.jsonl") as journal:

@@ -37,6 +37,7 @@ class Task:
     model_sha256: str
     operators: tuple[str, ...]
     batches: bool
+    double: bool
     tuning: Course
     held_out: tuple[Course, ...]
     objective: str
@@ -87,8 +88,11 @@ def prepare(
     if not slos and traffic.slo:
         slos = tuple(parse_slos(traffic.slo))
     operators = tuple(sorted({node.op for node in graph.nodes}))
+    double = any(value.dtype.name == "float64" for value in graph.constants.values()) or any(s.dtype == "float64" for s in graph.inputs)
     first, rest = courses[0], tuple(courses[len(traffic.tuning) :])
-    return Task(name, path, model_hash(path), operators, batched(graph.inputs), first, rest, chosen.objective, slos, traffic.accuracy)
+    return Task(
+        name, path, model_hash(path), operators, batched(graph.inputs), double, first, rest, chosen.objective, slos, traffic.accuracy
+    )
 
 
 def quantile_of(objective: str) -> float:

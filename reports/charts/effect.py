@@ -46,8 +46,8 @@ def _draw(record: StudyRecord, drawn: Any, axes: Any, narrow: bool) -> None:
         axes.set_xticks(shown, ["same" if at == 1 else tick(at) for at in shown])
         axes.minorticks_off()
     else:
-        room = 0.08 * (right - left)
-        axes.set_xlim(left - room, right + room)
+        margin = 0.08 * (right - left)
+        axes.set_xlim(left - margin, right + margin)
         axes.xaxis.get_major_locator().set_params(nbins=4 if narrow else 8)
         axes.xaxis.set_major_formatter(lambda value, place: "same" if abs(value - 1) < 1e-9 else tick(value))
     gap = "\u00a0" * (2 if narrow else 6)  # spaces that SVG does not fold into one

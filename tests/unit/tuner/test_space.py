@@ -1,0 +1,52 @@
+"""Every knob of the engine that can change speed is offered to the models that it concerns, default first."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from openinfer.tuner.space import space
+
+from openinfer.config import Config
+from openinfer.machine import host
+
+# What a search cannot turn: the only backend, and what this version reserves.
+FIXED = {"engine.backend", "sandbox.mode"}
+
+
+def names(operators, batches=True, double=False, processors=(0, 1)):
+    machine = dataclasses.replace(host(), processors=processors)
+    return {knob.name: knob.values for knob in space(machine, operators, batches, double)}
+
+
+def test_no_knob_is_forgotten():
+    everything = names(["Gemm", "Conv"]) | names(["TreeEnsembleRegressor"])
+    assert set(everything) == set(Config().knobs()) - FIXED
+
+
+def test_values_are_valid_and_start_with_the_default():
+    defaults = Config().knobs()
+    for operators in (["Gemm", "Conv"], ["TreeEnsembleRegressor"]):
+        for name, values in names(operators).items():
+            assert values[0] == defaults[name] and len(set(values)) == len(values) > 1
+            for value in values:
+                Config().with_knobs({name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "there", "absent"),
+    [
+        ("scheduler.max_batch", names(["Gemm"]), names(["Gemm"], batches=False)),
+        ("engine.threads", names(["Gemm"]), names(["Gemm"], processors=(0,))),
+        ("engine.convolution", names(["Conv"]), names(["Gemm"])),
+        ("engine.tree_layout", names(["TreeEnsemble"]), names(["Gemm"])),
+        ("engine.precision", names(["Gemm"]), names(["TreeEnsemble"])),
+    ],
+)
+def test_knobs_are_offered_where_they_act(name, there, absent):
+    assert name in there and name not in absent
+
+
+def test_a_model_in_float64_may_try_float32():
+    assert names(["Gemm"], double=True)["engine.precision"] == ("model", "float32")
+    assert names(["Gemm"])["engine.precision"] == ("model", "float64")
