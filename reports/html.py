@@ -35,6 +35,7 @@ FILTERS = (
     "figures",
     "limit",
     "percentile",
+    "word",
 )
 
 

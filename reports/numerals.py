@@ -112,3 +112,8 @@ def sentence(text: str) -> str:
     return "".join(
         MINUS if c == "-" and text[at + 1 : at + 2].isdigit() and not text[at - 1 : at].isalnum() else c for at, c in enumerate(text)
     )
+
+
+def word(value: object) -> str:
+    """A knob's value as the configuration file writes it, without quotes."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
