@@ -134,6 +134,8 @@ def test_it_prints_with_its_tables_on_white(browser, page_url, tmp_path):
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert [item for item in page.evaluate(CONTRAST) if item[0] < item[1]] == []
     assert all(table.bounding_box()["height"] > 0 for table in page.locator("table").all())
+    page.set_viewport_size({"width": 760, "height": 1000})  # A4 between usual margins
+    assert page.evaluate("document.documentElement.scrollWidth") <= 760
     page.pdf(path=tmp_path / "r.pdf")
     assert (tmp_path / "r.pdf").stat().st_size > 10_000
     page.context.close()
