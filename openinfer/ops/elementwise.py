@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from openinfer.ir.graph import Node, TensorType
-from openinfer.ops._base import FLOATS, Alias, NotCompiled, Operand, Operator, Step, Target, Value, optional, required
+from openinfer.ir.graph import Array, Node, TensorType
+from openinfer.ops._base import FLOATS, Alias, NotCompiled, Operand, Operator, Packed, Step, Target, Value, known, optional, required
 from openinfer.ops.broadcast import loops
 
 CHUNK = 4096
@@ -124,9 +124,7 @@ def _divide(node: Node, values: Sequence[Value]) -> Expression:
 
 def _modulo(node: Node, values: Sequence[Value]) -> Expression:
     if values[0].dtype in FLOATS:
-        if not node.attribute("fmod", 0):
-            raise NotCompiled("a floating-point remainder with the divisor's sign")
-        return ("Fmod", 0, 1)
+        return ("Fmod" if node.attribute("fmod", 0) else "Floored", 0, 1)
     if node.attribute("fmod", 0):
         return ("Sub", 0, ("Mul", ("DivInt", 0, 1), 1))
     return ("ModInt", 0, 1)
@@ -134,6 +132,54 @@ def _modulo(node: Node, values: Sequence[Value]) -> Expression:
 
 def _gelu(node: Node, values: Sequence[Value]) -> Expression:
     return ("GeluTanh" if node.attribute("approximate", "none") == "tanh" else "GeluErf", 0)
+
+
+def _mish(node: Node, values: Sequence[Value]) -> Expression:
+    return ("Mul", 0, ("Tanh", ("Softplus", 0)))
+
+
+def _shift(node: Node, values: Sequence[Value]) -> Expression:
+    return ("ShiftLeft" if node.attribute("direction") == "LEFT" else "ShiftRight", 0, 1)
+
+
+def _infer_dropout(node: Node, inputs: Sequence[Value | None]) -> list[TensorType]:
+    x, training = required(inputs, 0), optional(inputs, 2)
+    if node.version < 7 or len(node.outputs) > 1:
+        raise NotCompiled("training mode, or the mask")
+    if training is not None and (training.data is None or np.asarray(training.data).any()):
+        raise NotCompiled("training mode")
+    return [x.type]
+
+
+def _lower_dropout(node: Node, inputs: Sequence[Value | None], outputs: Sequence[Value | None], target: Target) -> list[Step | Alias]:
+    return [Alias(required(outputs, 0), required(inputs, 0))]
+
+
+def _infer_trilu(node: Node, inputs: Sequence[Value | None]) -> list[TensorType]:
+    x = required(inputs, 0)
+    if x.dtype not in (*NUMBERS, "bool"):
+        raise NotCompiled(f"dtype {x.dtype}")
+    return [x.type]
+
+
+def _lower_trilu(node: Node, inputs: Sequence[Value | None], outputs: Sequence[Value | None], target: Target) -> list[Step | Alias]:
+    """x where a constant mask says so, zero elsewhere."""
+    x, given, upper = required(inputs, 0), optional(inputs, 1), node.attribute("upper", 1)
+    k = 0 if given is None else int(np.asarray(known(given, "the diagonal")).reshape(()))
+    shape = x.shape[-2:]
+    # A diagonal far outside is the same as one just outside, and np.tri takes no more.
+    k = max(-shape[0] - 1, min(k, shape[1] + 1))
+
+    def mask() -> Array:
+        rows, columns = shape
+        return ~np.tri(rows, columns, k - 1, bool) if upper else np.tri(rows, columns, k, bool)
+
+    operands: list[tuple[Operand, TensorType, bool]] = [
+        (Packed(f"triangle {shape} {k} {upper}", mask), TensorType("bool", shape), True),
+        (x, x.type, x.constant),
+        (Packed(f"zeros 1 {x.dtype}", lambda: np.zeros(1, x.dtype)), TensorType(x.dtype, ()), True),
+    ]
+    return [step(("Where", 0, 1, 2), operands, "uint8", required(outputs, 0))]
 
 
 def _is_inf(node: Node, values: Sequence[Value]) -> Expression:
@@ -176,8 +222,6 @@ def _infer_cast(node: Node, inputs: Sequence[Value | None]) -> list[TensorType]:
     to = ONNX_DTYPES.get(node.attribute("to", 0)) if node.op == "Cast" else required(inputs, 1).dtype
     if to is None or x.dtype not in (*NUMBERS, "bool") or to not in (*NUMBERS, "bool"):
         raise NotCompiled(f"a cast from {x.dtype} to element type {node.attribute('to', to)}")
-    if x.dtype in FLOATS and to in INTEGERS:
-        raise NotCompiled(f"a cast from {x.dtype} to {to}: out-of-range values are defined by the fallback")
     return [TensorType(to, x.shape)]
 
 
@@ -186,6 +230,8 @@ def _lower_cast(node: Node, inputs: Sequence[Value | None], outputs: Sequence[Va
     if x.dtype == y.dtype:
         return [Alias(y, x)]
     arithmetic = x.dtype if x.dtype in NUMBERS else "uint8"
+    if x.dtype in FLOATS and y.dtype in INTEGERS:
+        return [step(("WholeUnsigned" if y.dtype == "uint64" else "Whole", 0), [(x, x.type, x.constant)], arithmetic, y)]
     return [step(("CastBool" if y.dtype == "bool" else "Cast", 0), [(x, x.type, x.constant)], arithmetic, y)]
 
 
@@ -237,6 +283,11 @@ OPERATORS: dict[tuple[str, str], Operator] = {
     ("", "ThresholdedRelu"): _operator(_plain("ThresholdedRelu", alpha=1.0), FLOATS),
     ("", "HardSigmoid"): _operator(_plain("HardSigmoid", alpha=0.2, beta=0.5), FLOATS, oldest=6),
     ("", "Swish"): _operator(_plain("Swish", alpha=1.0), FLOATS),
+    ("", "Mish"): _operator(_mish, FLOATS),
+    ("", "Shrink"): _operator(_plain("Shrink", lambd=0.5, bias=0.0), FLOATS),
+    ("", "BitShift"): _operator(_shift, ("uint8", "uint16", "uint32", "uint64")),
+    ("", "Dropout"): Operator(_infer_dropout, _lower_dropout),
+    ("", "Trilu"): Operator(_infer_trilu, _lower_trilu),
     ("", "Gelu"): _operator(_gelu, FLOATS),
     ("", "Clip"): Operator(_infer_clip, _lower_clip),
     ("", "Cast"): Operator(_infer_cast, _lower_cast),

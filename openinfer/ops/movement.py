@@ -290,8 +290,8 @@ def _lower_pad(node: Node, inputs: Inputs, outputs: Inputs, target: Target) -> l
 def _infer_gather(node: Node, inputs: Inputs) -> list[TensorType]:
     x, indices = required(inputs, 0), required(inputs, 1)
     axis = node.attribute("axis", 0) % len(x.shape)
-    if indices.dtype != "int64":
-        raise NotCompiled(f"indices of {indices.dtype}; compiled for int64")
+    if indices.dtype not in ("int32", "int64"):
+        raise NotCompiled(f"indices of {indices.dtype}; compiled for int32 and int64")
     if indices.data is not None and indices.data.size and not (-x.shape[axis] <= indices.data.min() and indices.data.max() < x.shape[axis]):
         raise ModelError(f"Gather {node.outputs[0]!r}: found indices outside axis {axis} of size {x.shape[axis]}; mend the model")
     return [TensorType(x.dtype, (*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]))]
@@ -305,7 +305,7 @@ def _lower_gather(node: Node, inputs: Inputs, outputs: Inputs, target: Target) -
     return [
         Step(
             "gather",
-            {"item_bytes": ITEM_BYTES[x.dtype]},
+            {"item_bytes": ITEM_BYTES[x.dtype], "index": indices.dtype},
             (x, indices, y),
             (x.shape[axis], count, inner),
             blocks,

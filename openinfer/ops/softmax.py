@@ -1,9 +1,9 @@
-"""Softmax of opset 13 and later, and of earlier opsets, which flatten the input to a matrix at `axis`."""
+"""Softmax, LogSoftmax and Hardmax of opset 13 and later, and of earlier opsets, which flatten the input to a matrix at `axis`."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 from openinfer.ir.graph import Node, TensorType
 from openinfer.ops._base import Alias, Operator, Step, Target, Value, float_only, required
@@ -17,7 +17,7 @@ def infer(node: Node, inputs: Sequence[Value | None]) -> list[TensorType]:
 
 
 def lower(node: Node, inputs: Sequence[Value | None], outputs: Sequence[Value | None], target: Target) -> list[Step | Alias]:
-    """One `softmax` step."""
+    """One step; a block is one line."""
     x, y = required(inputs, 0), required(outputs, 0)
     rank = len(x.shape)
     flatten = node.version < 13
@@ -25,11 +25,10 @@ def lower(node: Node, inputs: Sequence[Value | None], outputs: Sequence[Value | 
     size = math.prod(x.shape[axis:]) if flatten else math.prod(x.shape[axis : axis + 1])
     inner = 1 if flatten else math.prod(x.shape[axis + 1 :])
     lines = math.prod(x.shape[:axis]) * inner if size else 0
-    return [
-        Step(
-            "softmax", {"dtype": float_only(x), "contiguous": inner == 1}, (x, y), (size, inner), lines, 5 + ELEMENT_NS * x.type.count, (1,)
-        )
-    ]
+    statics: dict[str, Hashable] = {"dtype": float_only(x)}
+    if node.op == "Softmax":
+        statics["contiguous"] = inner == 1
+    return [Step(node.op.lower(), statics, (x, y), (size, inner), lines, 5 + ELEMENT_NS * x.type.count, (1,))]
 
 
-OPERATORS = {("", "Softmax"): Operator(infer, lower)}
+OPERATORS = {("", name): Operator(infer, lower) for name in ("Softmax", "LogSoftmax", "Hardmax")}

@@ -92,14 +92,15 @@ def with_constants(case: Case) -> Case:
     inputs, _ = case.sets[0]
     names = [value.name for value in case.model.graph.input]
     stored = {
-        name: value
+        name: np.asarray(value)
         for name, value in list(zip(names, inputs, strict=False))[1:]
-        if isinstance(value, np.ndarray) and value.dtype.kind in "iuf"
+        if isinstance(value, (np.ndarray, np.generic)) and value.dtype.kind in "iuf"
     }
     if len(case.sets) > 1 or not stored:
         return case
     model = onnx.ModelProto()
     model.CopyFrom(case.model)
+    model.ir_version = max(model.ir_version, 4)  # earlier, a constant had to be an input too
     del model.graph.input[:]
     model.graph.input.extend(value for value in case.model.graph.input if value.name not in stored)
     model.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in stored.items())
@@ -114,6 +115,7 @@ def freeze(case: Case) -> Case:
         return case
     model = onnx.ModelProto()
     model.CopyFrom(case.model)
+    model.ir_version = max(model.ir_version, 4)  # earlier, a constant had to be an input too
     given, expected = case.sets[0]
     model.graph.initializer.extend(numpy_helper.from_array(v, s.name) for s, v in zip(inputs[1:], given[1:], strict=False))
     del model.graph.input[1:]

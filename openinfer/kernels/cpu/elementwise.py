@@ -34,6 +34,12 @@ TEMPLATES = {
     "DivInt": "quotient({0}, {1})",
     "ModInt": "remainder({0}, {1})",
     "Fmod": "np.fmod({0}, {1})",
+    "Floored": "floored({0}, {1})",
+    "Whole": "whole({0})",
+    "WholeUnsigned": "whole_unsigned({0})",
+    "ShiftLeft": "(({0} << {1}) if {1} < 64 else {0} * 0)",
+    "ShiftRight": "(({0} >> {1}) if {1} < 64 else {0} * 0)",
+    "Shrink": "({0} + T({bias}) if {0} < -T({lambd}) else ({0} - T({bias}) if {0} > T({lambd}) else T(0)))",
     "Abs": "abs({0})",
     "Sqrt": "math.sqrt({0})",
     "Exp": "exp({0})",
@@ -123,6 +129,27 @@ def remainder(a: Any, b: Any) -> Any:
 
 
 @nb.njit(error_model="numpy", forceinline=True)
+def floored(a: Any, b: Any) -> Any:
+    """Floating-point remainder with the divisor's sign."""
+    rest = np.fmod(a, b)
+    return rest + b if rest != 0 and (rest < 0) != (b < 0) else rest
+
+
+@nb.njit(error_model="numpy", forceinline=True)
+def whole(a: Any) -> Any:
+    """Towards zero as int64, of which a narrower type keeps the low bits; the smallest int64 for NaN and what lies beyond."""
+    return nb.int64(a) if a >= -9223372036854775808.0 and a < 9223372036854775808.0 else nb.int64(-9223372036854775808)
+
+
+@nb.njit(error_model="numpy", forceinline=True)
+def whole_unsigned(a: Any) -> Any:
+    """Towards zero as uint64; negative numbers wrap, NaN and what lies beyond give 2 ** 63."""
+    if a >= 9223372036854775808.0 and a < 18446744073709551616.0:
+        return nb.uint64(nb.int64(a - 9223372036854775808.0)) + nb.uint64(9223372036854775808)
+    return nb.uint64(whole(a))
+
+
+@nb.njit(error_model="numpy", forceinline=True)
 def larger(a: Any, b: Any) -> Any:
     """Maximum, NaN where either is."""
     return a if a > b or a != a else b
@@ -177,6 +204,9 @@ def elementwise(
         "np": np,
         "quotient": quotient,
         "remainder": remainder,
+        "floored": floored,
+        "whole": whole,
+        "whole_unsigned": whole_unsigned,
         "larger": larger,
         "smaller": smaller,
         "clip": clip,

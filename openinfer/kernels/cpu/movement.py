@@ -7,7 +7,7 @@ from typing import Any
 
 import numba as nb
 
-from openinfer.kernels.cpu.pointers import i64, u8, u16, u32, u64
+from openinfer.kernels.cpu.pointers import POINTERS, u8, u16, u32, u64
 
 WORDS = {1: u8, 2: u16, 4: u32, 8: u64}
 
@@ -57,19 +57,19 @@ def fill(*, item_bytes: int, block: int) -> Any:
 
 
 @functools.cache
-def gather(*, item_bytes: int) -> Any:
+def gather(*, item_bytes: int, index: str) -> Any:
     """gather(data, indices, out, axis_size, index_count, inner, low, high): out[o, j, :] = data[o, indices[j], :]; a block is one (o, j).
 
-    `indices` are int64; a negative one counts from the end; one outside the axis writes zeros.
+    `indices` are of the dtype `index`; a negative one counts from the end; one outside the axis writes zeros.
     """
-    word = WORDS[item_bytes]
+    word, index_pointer = WORDS[item_bytes], POINTERS[index]
 
     @nb.njit(error_model="numpy")
     def kernel(data: int, indices: int, out: int, axis_size: int, index_count: int, inner: int, low: int, high: int) -> None:
-        read, write, index = word(data), word(out), i64(indices)
+        read, write, places = word(data), word(out), index_pointer(indices)
         for block in range(low, high):
             j = block % index_count
-            at = index[j]
+            at = int(places[j])
             at = at + axis_size if at < 0 else at
             if 0 <= at < axis_size:
                 start = (block // index_count * axis_size + at) * inner

@@ -30,6 +30,15 @@ MODULES: dict[str, str] = {
     "product": "product",
     "pack_matrix": "product",
     "softmax": "softmax",
+    "logsoftmax": "logsoftmax",
+    "hardmax": "hardmax",
+    "scan": "scan",
+    "top": "scan",
+    "gather_elements": "indexing",
+    "scatter_elements": "indexing",
+    "gather_slices": "indexing",
+    "scatter_slices": "indexing",
+    "one_hot": "indexing",
     # kernel name: module of openinfer.kernels.cpu whose function of the same name is the factory
 }
 
