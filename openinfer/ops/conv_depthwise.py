@@ -11,6 +11,7 @@ from openinfer.ops.conv_geometry import CALL_NS, Layer
 
 MOST_TAPS = 32  # all weights and the lines under a tile are unrolled
 SUMS = 8
+MOST_TOGETHER = 8
 TILE_OVERHEAD = 10
 
 
@@ -44,14 +45,19 @@ def lower(layer: Layer) -> list[Step | Alias] | None:
         return -(-down // r) * -(-line // (v * lanes)) * (max(r * v * taps, loads, 4 * taps) + TILE_OVERHEAD)
 
     rows, vectors = min(shapes, key=cost)
+    one = g.plane_elements + (1 + math.prod(g.strides)) * layer.lanes + (line + layer.lanes if flat else 0)
+    together = max(1, min(MOST_TOGETHER, layer.target.machine.l1_bytes // 2 // (one * item)))
     statics = layer.statics(
         kernel=g.kernel,
         strides=g.strides,
         dilations=g.dilations,
+        size=g.size,
+        output=g.output,
         plane=g.plane,
         rows=rows,
         vectors=vectors,
         lanes=lanes,
+        together=together,
         copied=copied,
         flat=flat,
     )
@@ -60,10 +66,10 @@ def lower(layer: Layer) -> list[Step | Alias] | None:
         layer.x,
         Packed(f"{name}:taps", lambda: np.ascontiguousarray(layer.weight.reshape(g.filters, taps))),
         Packed(f"{name}:bias", lambda: np.ascontiguousarray(layer.shifts)),
-        Scratch("plane", (g.plane_elements + (line if flat else 0)) * item, per_thread=True),
+        Scratch("plane", together * one * item, per_thread=True),
         layer.y,
     )
-    sizes = (*g.size, *g.before, multiplier, g.channels, *g.output)
+    sizes = (*g.before, multiplier, g.channels)
     blocks = g.batch * g.channels
     nanoseconds = blocks * (g.plane_elements * 0.15 + multiplier * oh * ow * taps * 0.03)
     return [Step("conv_depthwise", statics, operands, sizes, blocks, CALL_NS + nanoseconds, (3, 4))]

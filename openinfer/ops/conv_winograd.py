@@ -64,8 +64,10 @@ def lower(layer: Layer, cut: Plan) -> list[Step | Alias]:
         padded[..., : g.filters] = u
         return np.ascontiguousarray(padded.reshape(PRODUCTS, g.channels, blocks, rows).transpose(2, 0, 1, 3)).astype(dtype)
 
-    statics = layer.statics(channels=g.channels, rows=rows, vectors=cut.tile.vectors, across=cut.across, band=cut.band, pitch=pitch)
-    split = max(4 * (cut.band + 1) * (cut.across + 1) + layer.lanes, 4 * width)
+    statics = layer.statics(
+        channels=g.channels, rows=rows, vectors=cut.tile.vectors, across=cut.across, band=cut.band, pitch=pitch, size=g.size
+    )
+    split = max(4 * ((cut.band + 1) * (cut.across + 1) + layer.lanes) + layer.lanes, 4 * width)
     operands = (
         layer.x,
         Packed(f"{layer.node.outputs[0]}:{rows}:winograd", weights),
@@ -75,6 +77,6 @@ def lower(layer: Layer, cut: Plan) -> list[Step | Alias]:
         Scratch("products", PRODUCTS * rows * width * item, per_thread=True),
         layer.y,
     )
-    sizes = (*g.size, *g.before, g.filters, cut.down, *g.output, shares)
+    sizes = (*g.before, g.filters, cut.down, *g.output, shares)
     nanoseconds = g.batch * cut.tile.cost * layer.lanes * 2 / FLOPS_PER_NS[dtype]
     return [Step("conv_winograd", statics, operands, sizes, g.batch * bands * shares, CALL_NS + nanoseconds, (3, 4, 5, 6))]

@@ -20,10 +20,10 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from openinfer.kernels.cpu.conv import phase_copy
 from openinfer.kernels.cpu.conv_tile import accumulate
 from openinfer.kernels.cpu.dense import activate
 from openinfer.kernels.cpu.pointers import POINTERS
+from openinfer.kernels.cpu.row_copy import split_row
 from openinfer.kernels.cpu.vectors import I32, VectorType, i64, widest
 
 PRODUCTS = 16
@@ -39,11 +39,12 @@ def conv_winograd(
     across: int,
     band: int,
     pitch: int,
+    size: tuple[int, int],
     activation: str | None = None,
     low_bound: float = 0.0,
     high_bound: float = 0.0,
 ) -> Any:
-    """conv_winograd(x, weights, bias, split, patches, products, y, height, width, top, left, filters, down, oh, ow, shares, low, high).
+    """conv_winograd(x, weights, bias, split, patches, products, y, top, left, filters, down, oh, ow, shares, low, high).
 
     `across` and `down` count the patches; `band` rows of them make a block, of which `shares` divide the filters. Per thread: `split`
     holds one channel of a band, `patches` V as [16, channels, pitch], `products` M of one tile as [16, rows, vectors].
@@ -51,8 +52,9 @@ def conv_winograd(
     vector, pointer = widest(dtype), POINTERS[dtype]
     item, lanes = vector.item_bytes, vector.lanes
     width, line = vectors * lanes, across + 1
-    phase = (band + 1) * line
-    copy = phase_copy(dtype=dtype)
+    phase = (band + 1) * line + lanes  # room for what the last row leaves behind it
+    height, row_width = size
+    row_split = split_row(vector, row_width)
     into = _transform_input(vector, phase, line, channels * pitch)
     multiply = _multiply(vector, channels, rows, vectors, pitch)
     out_of = _transform_output(vector, rows * width, activation, low_bound, high_bound)
@@ -66,8 +68,6 @@ def conv_winograd(
         patches: int,
         products: int,
         y: int,
-        height: int,
-        width_in: int,
         top: int,
         left: int,
         filters: int,
@@ -86,9 +86,16 @@ def conv_winograd(
             first = (rest % bands) * band
             n = rest // bands
             count = min(band, down - first)
+            for i in range(4 * phase + lanes):
+                pairs[i] = 0
             for c in range(channels):
-                source = x + (n * channels + c) * height * width_in * item
-                copy(source, split, height, width_in, top - 2 * first, left, 2, 2, band + 1, line, 0, 1)
+                source = x + (n * channels + c) * height * row_width * item
+                # Rows outside the image keep the zeros; so do the pads, since a row leaves nothing else behind it.
+                start = 2 * first - top
+                for r in range(max(0, -start), min(2 * count + 2, height - start)):
+                    to = split + ((r % 2 * 2) * phase + r // 2 * line) * item
+                    even, odd = to + (left % 2 * phase + left // 2) * item, to + ((left + 1) % 2 * phase + (left + 1) // 2) * item
+                    row_split(source + (start + r) * row_width * item, even, odd)
                 for i in range(count):
                     for j in range(0, across, lanes):
                         into(split + (i * line + j) * item, patches + (c * pitch + i * across + j) * item)
