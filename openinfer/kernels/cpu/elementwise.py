@@ -21,7 +21,7 @@ import numba as nb
 import numpy as np
 
 from openinfer.kernels.cpu.pointers import NUMBA_TYPES, POINTERS
-from openinfer.kernels.cpu.vector_math import EXP, SIGMOID, TANH
+from openinfer.kernels.cpu.vector_math import ERF, EXP, SIGMOID, TANH
 from openinfer.ops.elementwise import CHUNK
 
 # Operator → Python source over its arguments {0}, {1}, …; T is the arithmetic type.
@@ -49,7 +49,7 @@ TEMPLATES = {
     "Ceil": "math.ceil({0})",
     "Round": "rint({0})",
     "Sign": "(T(1) if {0} > T(0) else (T(-1) if {0} < T(0) else {0}))",
-    "Erf": "math.erf({0})",
+    "Erf": "erf({0})",
     "Relu": "(T(0) if {0} < T(0) else {0})",
     "LeakyRelu": "(T({alpha}) * {0} if {0} < T(0) else {0})",
     "PRelu": "({1} * {0} if {0} < T(0) else {0})",
@@ -64,7 +64,7 @@ TEMPLATES = {
     "Softplus": "(larger({0}, T(0)) + T(math.log1p(exp(-abs({0})))))",
     "Softsign": "({0} / (T(1) + abs({0})))",
     "Swish": "({0} * sigmoid(T({alpha}) * {0}))",
-    "GeluErf": "(T(0.5) * {0} * (T(1) + T(math.erf({0} * T(0.7071067811865476)))))",
+    "GeluErf": "(T(0.5) * {0} * (T(1) + erf({0} * T(0.7071067811865476))))",
     "GeluTanh": "(T(0.5) * {0} * (T(1) + tanh(T(0.7978845608028654) * ({0} + T(0.044715) * {0} * {0} * {0}))))",
     "Clip": "clip({0}, {1}, {2})",
     "Min": "smaller({0}, {1})",
@@ -214,6 +214,7 @@ def elementwise(
         "R": NUMBA_TYPES[output],
         "Q": POINTERS[output],
         "rint": _rint(arithmetic),
+        "erf": ERF.get(arithmetic),
         "exp": EXP.get(arithmetic),
         "tanh": TANH.get(arithmetic),
         "sigmoid": SIGMOID.get(arithmetic),

@@ -130,5 +130,31 @@ def sigmoid64(x: Any) -> Any:
     return 1.0 / (1.0 + exp64(-x))
 
 
+@nb.njit(error_model="numpy", forceinline=True)
+def erf32(x: Any) -> Any:
+    """Error function in float32: Eigen's rational approximation on [-4, 4], relative error below 4e-7."""
+    bounded = max(min(x, F32(4.0)), F32(-4.0))
+    z = bounded * bounded
+    p = fma(F32(-2.72614225801306e-10), z, F32(2.77068142495902e-08))
+    p = fma(p, z, F32(-2.10102402082508e-06))
+    p = fma(p, z, F32(-5.69250639462346e-05))
+    p = fma(p, z, F32(-7.34990630326855e-04))
+    p = fma(p, z, F32(-2.95459980854025e-03))
+    p = fma(p, z, F32(-1.60960333262415e-02))
+    q = fma(F32(-1.45660718464996e-05), z, F32(-2.13374055278905e-04))
+    q = fma(q, z, F32(-1.68282697438203e-03))
+    q = fma(q, z, F32(-7.37332916720468e-03))
+    q = fma(q, z, F32(-1.42647390514189e-02))
+    result = max(min(bounded * p / q, F32(1.0)), F32(-1.0))
+    return result if x == x else x
+
+
+@nb.njit(error_model="numpy", forceinline=True)
+def erf64(x: Any) -> Any:
+    """Error function in float64, by libm."""
+    return math.erf(x)
+
+
+ERF = {"float32": erf32, "float64": erf64}
 TANH = {"float32": tanh32, "float64": tanh64}
 SIGMOID = {"float32": sigmoid32, "float64": sigmoid64}
