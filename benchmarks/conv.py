@@ -44,6 +44,7 @@ SHAPES: dict[str, tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]] = {
     "mobilenet depthwise 3x3 144 56x56": ((1, 144, 56, 56), (144, 1, 3, 3), {"pads": [1] * 4, "group": 144}),
     "mobilenet depthwise 3x3/2 96 112x112": ((1, 96, 112, 112), (96, 1, 3, 3), {"pads": [1] * 4, "strides": [2, 2], "group": 96}),
     "mobilenet depthwise 3x3 960 7x7": ((1, 960, 7, 7), (960, 1, 3, 3), {"pads": [1] * 4, "group": 960}),
+    "convnext depthwise 7x7 96 56x56": ((1, 96, 56, 56), (96, 1, 7, 7), {"pads": [3] * 4, "group": 96}),
     "deeplob 1x2/2 1-32 100x40": ((1, 1, 100, 40), (32, 1, 1, 2), {"strides": [1, 2]}),
     "deeplob 4x1 32-32 100x20": ((1, 32, 100, 20), (32, 32, 4, 1), {"pads": [1, 0, 2, 0]}),
     "deeplob 1x10 32-32 100x10": ((1, 32, 100, 10), (32, 32, 1, 10), {}),

@@ -9,7 +9,7 @@ import numpy as np
 from openinfer.ops._base import Alias, Packed, Scratch, Step
 from openinfer.ops.conv_geometry import CALL_NS, Layer
 
-MOST_TAPS = 32  # all weights and the lines under a tile are unrolled
+MOST_TAPS = 64  # all weights and the lines under a tile are unrolled
 SUMS = 8
 MOST_TOGETHER = 8
 TILE_OVERHEAD = 10

@@ -55,8 +55,8 @@ def test_depthwise_convolutions():
     rng = generator()
     for _ in range(runs(8)):
         channels, multiplier = int(rng.integers(2, 6)), int(rng.choice([1, 1, 2]))
-        kernel, strides, dilations = ([int(n) for n in rng.integers(1, high, 2)] for high in (5, 3, 3))
-        size = [int(d) for d in rng.integers(9, 40, 2)]
+        kernel, strides, dilations = ([int(n) for n in rng.integers(1, high, 2)] for high in (8, 3, 3))
+        size = [int(d) for d in rng.integers(14, 40, 2)]
         attributes = {"group": channels, "strides": strides, "dilations": dilations, "pads": [int(p) for p in rng.integers(0, 3, 4)]}
         print(channels, multiplier, kernel, size, attributes)
         weight = rng.standard_normal((channels * multiplier, 1, *kernel)).astype(np.float32)
