@@ -14,7 +14,7 @@ import numba as nb
 
 from openinfer.kernels.cpu.pointers import POINTERS, i32
 
-FIRST, NEXT = 7, 3  # levels; boosted trees are mostly through after the first walk
+FIRST, NEXT = 6, 3  # levels; boosted trees are mostly through after the first walk
 LINKS = {"float32": "uint32", "float64": "uint64"}
 
 
