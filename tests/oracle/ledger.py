@@ -6,8 +6,9 @@
     wrong       an answer that differs from the case's
 
 `python tests/oracle/ledger.py [--share I/N] [--match TEXT]` prints a table by kind and every wrong case (`--verbose`: every case, the
-refused ones with their error); exit code 1 if there is a wrong one. The cases pass axes, weights and the like at run time, where models hold them as constants. `--constants` stores every integer input after the first
-in the model, `--freeze` every input after the first, so that the compiled form of those operators is judged too.
+refused ones with their error); exit code 1 if there is a wrong one. The cases pass axes, weights and the like at run time, where models
+hold them as constants. `--constants` stores every integer input after the first in the model, `--freeze` every input after the first, so
+that the compiled form of those operators is judged too.
 """
 
 from __future__ import annotations
