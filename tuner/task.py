@@ -123,7 +123,9 @@ def _own(path: Path, graph: Graph, trace: str | None, seed: int) -> tuple[list[T
             raise StudyError(f"{trace}: {len(whole)} requests; a study needs at least 2, a useful one thousands")
         together = min(together, half)
         halves = whole.between(0, half), whole.between(half, len(whole))
-        count = affordable(str(path), bindable(graph.inputs, whole.inputs, together), together)
+        first = bindable(graph.inputs, whole.inputs, together)
+        check(first, graph.inputs)  # here, because the oracle has no words for a wrong shape
+        count = affordable(str(path), first, together)
         return [halves[0].between(0, count)], [halves[1].between(0, count)]
     generators = [np.random.default_rng((seed, split)) for split in (0, 1)]
     some = example(graph.inputs, generators[0], together)
