@@ -25,3 +25,15 @@ def test_no_case_of_today_s_share_is_wrong(monkeypatch):
     verdicts = {case.name: ledger.judge(case) for case in ledger.cases(lambda index, name: index % SHARES == share)}
     assert len(verdicts) > 30
     assert {name: detail for name, (verdict, detail) in verdicts.items() if verdict == "wrong"} == {}
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_compiled_resizes_and_transposed_convolutions_pass_their_cases(monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "ledger", ledger)
+    specification.loader.exec_module(ledger)
+    names = ("test_resize_downsample_scales", "test_convtranspose_pad")
+    verdicts = {case.name: ledger.judge(ledger.freeze(case)) for case in ledger.cases(lambda index, name: name.startswith(names))}
+    assert len(verdicts) >= 9
+    assert {name: verdict for name, verdict in verdicts.items() if verdict[0] != "compiled"} == {}
