@@ -57,8 +57,13 @@ def bindable(signatures: Sequence[Signature], inputs: Mapping[str, Any], size: i
     `inputs` has the request as first axis: rows that are joined where the model takes batches; otherwise whole arguments, one a request.
     `WorkloadError` where the trace's arrays are not the model's inputs.
     """
-    if set(inputs) != {s.name for s in signatures}:
-        raise WorkloadError(f"found a trace of {', '.join(sorted(inputs))}; the model takes {', '.join(s.name for s in signatures)}")
+    names = [s.name for s in signatures]
+    if set(inputs) != set(names):
+        extra, missing = sorted(set(inputs) - set(names)), [name for name in names if name not in inputs]
+        remedies = [f"{verb} {', '.join(which)}" for verb, which in (("drop", extra), ("add", missing)) if which]
+        raise WorkloadError(
+            f"found a trace of {', '.join(sorted(inputs))}; the model takes {', '.join(names)}: {' and '.join(remedies)} in the trace"
+        )
     if batched(signatures):
         return {s.name: np.array(inputs[s.name][:size]) for s in signatures}
     bound = {}
@@ -66,6 +71,8 @@ def bindable(signatures: Sequence[Signature], inputs: Mapping[str, Any], size: i
         shape, given = s.shape or (), inputs[s.name]
         fixed = tuple(1 if isinstance(d, str) else d for d in shape) if given.ndim <= len(shape) else given.shape[1:]
         if given[0].size != int(np.prod(fixed, dtype=np.int64)):
-            raise WorkloadError(f"input {s.name!r}: found requests of shape {given.shape[1:]}; the model takes {describe(s)}")
+            raise WorkloadError(
+                f"input {s.name!r}: found requests of shape {given.shape[1:]}; the model takes {describe(s)}: reshape the trace's column"
+            )
         bound[s.name] = np.array(given[0]).reshape(fixed)
     return bound

@@ -6,9 +6,10 @@ import dataclasses
 import hashlib
 import io
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,9 @@ from openinfer.config import write_atomically
 from openinfer.errors import WorkloadError
 
 Array = npt.NDArray[Any]
+
+# What NumPy and zipfile raise for a file that is damaged, cut, encrypted, of another kind, or that claims more than there is memory for.
+_UNREADABLE = (OSError, ValueError, EOFError, KeyError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,8 +36,13 @@ class Trace:
     def __post_init__(self) -> None:
         if not self.inputs:
             raise WorkloadError("a trace without inputs; it needs one array per model input")
-        lengths = {name: len(array) for name, array in self.inputs.items()}
+        labels = {} if self.labels is None else {"labels": self.labels}
+        for name, array in (*self.inputs.items(), *labels.items()):
+            if array.ndim == 0:
+                raise WorkloadError(f"{name}: found a single value; allowed: arrays whose first axis is the request; reshape it to (1, …)")
+        lengths = {name: len(array) for name, array in (*self.inputs.items(), *labels.items())}
         if self.arrival_s is not None:
+            _check_times(self.arrival_s)
             lengths["arrival_s"] = len(self.arrival_s)
             if len(self.arrival_s) and not (np.isfinite(self.arrival_s).all() and (np.diff(self.arrival_s) >= 0).all()):
                 raise WorkloadError("arrival_s: found times that are not finite and ascending; sort the trace by arrival")
@@ -66,14 +75,18 @@ def read(path: str | Path) -> Trace:
     path = Path(path)
     if path.suffix not in READERS:
         raise WorkloadError(f"found a trace of type {path.suffix!r}; allowed: {', '.join(READERS)}")
-    try:
-        arrays = READERS[path.suffix](path)
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        missing = "no such file" if isinstance(error, FileNotFoundError) else None
-        reason = getattr(error, "strerror", None) or missing or " ".join(str(error).split())[:200]
-        raise WorkloadError(f"cannot read the trace {str(path)!r}: {reason}; give an npz or parquet file") from None
+    arrays = READERS[path.suffix](path)
     arrival = arrays.pop("arrival_s", None)
-    return Trace(arrays, None if arrival is None else np.asarray(arrival, np.float64), arrays.pop("labels", None))
+    if arrival is not None:
+        _check_times(arrival)
+        arrival = arrival.astype(np.float64)
+    return Trace(arrays, arrival, arrays.pop("labels", None))
+
+
+def _check_times(arrival: Array) -> None:
+    if arrival.ndim != 1 or arrival.dtype.kind not in "fiu":
+        found = f"{arrival.dtype} of shape {arrival.shape}"
+        raise WorkloadError(f"arrival_s: found {found}; allowed: one number a request; give seconds from the start of the trace")
 
 
 def write(trace: Trace, path: str | Path) -> None:
@@ -115,9 +128,34 @@ def _parquet(arrays: Mapping[str, Array]) -> io.BytesIO:
     return buffer
 
 
-def _read_npz(path: Path) -> dict[str, Array]:
-    with np.load(path, allow_pickle=False) as file:
-        return {name: file[name] for name in file.files}
+def read_npz(path: str | Path) -> dict[str, Array]:
+    """The arrays of an npz archive by name; `WorkloadError` where the file is not one, or is damaged."""
+    try:
+        with open(path, "rb") as file:
+            archive = _opened(file)
+            if archive is None:
+                raise ValueError("not an npz file, or cut short")
+            arrays = {name: archive[name] for name in archive.files}
+        for name, array in arrays.items():
+            if not isinstance(array, np.ndarray):  # the raw bytes of a member that is no npy file
+                raise ValueError(f"the member {name!r} is not an array")
+    except _UNREADABLE as error:
+        raise _unreadable(path, error, "give an npz file of plain arrays that numpy.savez wrote, one per input") from None
+    return arrays
+
+
+def _opened(file: IO[bytes]) -> Any:
+    if not zipfile.is_zipfile(file):
+        return None
+    file.seek(0)
+    archive = np.load(file, allow_pickle=False)
+    return archive if isinstance(archive, np.lib.npyio.NpzFile) else None
+
+
+def _unreadable(path: str | Path, error: Exception, remedy: str) -> WorkloadError:
+    missing = "no such file" if isinstance(error, FileNotFoundError) else None
+    reason = getattr(error, "strerror", None) or missing or " ".join(str(error).split())[:200] or type(error).__name__
+    return WorkloadError(f"cannot read {str(path)!r}: {reason}; {remedy}")
 
 
 def _read_parquet(path: Path) -> dict[str, Array]:
@@ -125,9 +163,14 @@ def _read_parquet(path: Path) -> dict[str, Array]:
     import pyarrow.parquet
 
     try:
-        table = pyarrow.parquet.read_table(path)
-    except pyarrow.ArrowException as error:
-        raise ValueError(str(error)) from None
+        return _columns(pyarrow.parquet.read_table(path))
+    except (*_UNREADABLE, pyarrow.ArrowException) as error:
+        raise _unreadable(path, error, "give a parquet file with one column per input") from None
+
+
+def _columns(table: Any) -> dict[str, Array]:
+    import pyarrow
+
     arrays = {}
     for name in table.column_names:
         column = table[name].combine_chunks()
@@ -141,4 +184,4 @@ def _read_parquet(path: Path) -> dict[str, Array]:
     return arrays
 
 
-READERS = {".npz": _read_npz, ".parquet": _read_parquet}
+READERS = {".npz": read_npz, ".parquet": _read_parquet}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import time
-import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +14,7 @@ import typer
 from openinfer.cli.output import ConfigFile, Json, check_output, print_json, print_table
 from openinfer.config import write_atomically
 from openinfer.errors import InputError
+from openinfer.workloads.trace import read_npz
 
 
 def run(
@@ -31,11 +32,12 @@ def run(
 
     if output is not None:
         check_output(Path(output))
-    arrays = read_arrays(input)
+    arrays = read_npz(input)
     with load(model, config) as engine:
         begin = time.perf_counter()
         results = engine.run(arrays)
         seconds = time.perf_counter() - begin
+    check_arrays(results)
     if output is not None:
         buffer = io.BytesIO()
         np.savez(buffer, **results)
@@ -56,14 +58,18 @@ def run(
         raise typer.Exit(1)
 
 
-def read_arrays(path: str) -> dict[str, Any]:
-    """The arrays of an npz file; `InputError` where it is not one."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except (OSError, ValueError, zipfile.BadZipFile, AttributeError, EOFError) as error:
-        reason = getattr(error, "strerror", None) or "not an npz file of plain arrays"
-        raise InputError(f"cannot read {path!r}: {reason}; give a file that numpy.savez wrote, one array per input") from None
+def check_arrays(outputs: Mapping[str, Any]) -> None:
+    """`InputError` for an output that is no array: a sequence, a map or an absent optional fits neither the file nor the table."""
+    for name, value in outputs.items():
+        if not isinstance(value, (np.ndarray, np.generic)):
+            found = "nothing" if value is None else _described(value)
+            raise InputError(f"output {name!r} is {found}; allowed: arrays; end the model in tensors, or call Engine.run from Python")
+
+
+def _described(value: Any) -> str:
+    """`a list of dict`."""
+    kinds = sorted({type(item).__name__ for item in value}) if isinstance(value, (list, tuple)) else []
+    return f"a {type(value).__name__}" + (f" of {' and '.join(kinds)}" if kinds else "")
 
 
 def _errors(model: str, arrays: dict[str, Any], results: dict[str, Any]) -> dict[str, float]:

@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import pytest
 from models import mlp
+from onnx import TensorProto, helper
 
 from openinfer.cli.app import main
 
@@ -27,6 +28,8 @@ CASES = [
     ("run m.onnx --input name.npz", ["unknown input 'y'", "allowed: x"]),
     ("run m.onnx --input nothing.npz", ["'x' is missing", "expected float32 [batch, 40]"]),
     ("run m.onnx --input object.npz", ["cannot read 'object.npz'", "numpy.savez"]),
+    ("run m.onnx --input array.npz", ["cannot read 'array.npz'", "not an npz file", "numpy.savez"]),
+    ("run split.onnx --input in.npz --output out.npz", ["output 'parts' is a list of ndarray", "allowed: arrays"]),
     ("run m.onnx --input .", ["cannot read '.'"]),
     ("run m.onnx --input in.npz --output .", ["is a folder"]),
     ("run m.onnx --input in.npz --output none/out.npz", ["'none' is no writable folder"]),
@@ -62,9 +65,9 @@ CASES = [
     ("tune --model m.onnx --budget soon", ["budget 'soon'", "allowed: a time"]),
     ("tune --model m.onnx --budget 0s", ["budget '0s'"]),
     ("tune --model m.onnx --objective mean", ["unknown objective 'mean'", "allowed: a percentile"]),
-    ("tune --model m.onnx --trace none.parquet", ["cannot read the trace 'none.parquet'", "no such file"]),
+    ("tune --model m.onnx --trace none.parquet", ["cannot read 'none.parquet'", "no such file"]),
     ("tune --model m.onnx --trace text.txt", ["'.txt'", "allowed: .npz, .parquet"]),
-    ("tune --model m.onnx --trace text.npz.npz", ["cannot read the trace"]),
+    ("tune --model m.onnx --trace text.npz.npz", ["cannot read 'text.npz.npz'", "not an npz file", "give an npz file"]),
     ("tune --model m.onnx --trace late.npz", ["not finite and ascending"]),
     ("tune --model m.onnx --trace uneven.npz", ["differ in length"]),
     ("tune --model m.onnx --trace name.npz", ["trace of y", "model takes x"]),
@@ -92,6 +95,9 @@ def folder(tmp_path_factory):
     (place / "empty.onnx").touch()
     (place / "text.txt").write_text("hello")
     (place / "text.npz.npz").write_text("hello")
+    with open(place / "array.npz", "wb") as file:
+        np.save(file, np.zeros(3))
+    onnx.save(split(), place / "split.onnx")
     rows = rng.standard_normal((4, 40)).astype(np.float32)
     np.savez(place / "in.npz", x=rows)
     np.savez(place / "shape.npz", x=rng.standard_normal((4, 41)).astype(np.float32))
@@ -115,6 +121,14 @@ def folder(tmp_path_factory):
         (place / f"{name}.study").mkdir()
         (place / f"{name}.study" / "study.json").write_text(text)
     return place
+
+
+def split() -> onnx.ModelProto:
+    """A model whose output is a sequence of tensors."""
+    ports = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 40])]
+    parts = [helper.make_tensor_sequence_value_info("parts", TensorProto.FLOAT, None)]
+    graph = helper.make_graph([helper.make_node("SplitToSequence", ["x"], ["parts"])], "split", ports, parts)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
 
 
 def _schema() -> int:

@@ -21,9 +21,9 @@ def generate(name: str, requests: int, seed: int) -> Trace:
 
 
 def export_raw(folder: Path, name: str, regime_name: str, requests: int, seed: int) -> list[Path]:
-    """The session behind a trace, in the columns of LOBSTER (lobsterdata.com): messages (time in s, type, order, size, price in $ / 10,000,
-    direction), and row by row the book after the event that the message belongs to (ask price,
-    ask size, bid price, bid size, level by level).
+    """The session behind a trace, in the columns of LOBSTER (lobsterdata.com): messages (time in s, type, order, size, price in
+    units of $0.0001, direction), and row by row the book after the event that the message belongs to (ask price, ask size, bid price,
+    bid size, level by level).
     """
     day = _session(regime_name, requests, seed)
     messages, books = folder / f"{name}_message_{DEPTH}.csv", folder / f"{name}_orderbook_{DEPTH}.csv"

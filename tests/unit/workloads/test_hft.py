@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zipfile
+
 import numpy as np
 import pytest
 from openinfer.workloads import registry, trace
@@ -96,8 +98,58 @@ def test_malformed_traces_are_named(tmp_path):
         trace.Trace({"x": np.zeros(3)}, np.zeros(2))
     with pytest.raises(WorkloadError, match="ascending"):
         trace.Trace({"x": np.zeros(2)}, np.array([1.0, 0.0]))
+    with pytest.raises(WorkloadError, match="differ in length"):
+        trace.Trace({"x": np.zeros(3)}, labels=np.zeros(2))
     with pytest.raises(WorkloadError, match="did you mean 'hft'"):
         registry.get("htf")
+
+
+def damaged_archives(folder):
+    """Files named npz, and a word of what is wrong with each."""
+    np.save(folder / "array.npy", np.zeros((2, 3)))
+    (folder / "array.npy").rename(folder / "array.npz")
+    yield "array.npz", "not an npz file"
+    (folder / "empty.npz").write_bytes(b"")
+    yield "empty.npz", "not an npz file"
+    np.savez(folder / "whole.npz", x=np.random.default_rng().standard_normal((50, 3)))
+    whole = (folder / "whole.npz").read_bytes()
+    (folder / "cut.npz").write_bytes(whole[:-30])
+    yield "cut.npz", "cut short"
+    (folder / "flipped.npz").write_bytes(whole[:500] + bytes([whole[500] ^ 1]) + whole[501:])
+    yield "flipped.npz", "CRC"
+    with zipfile.ZipFile(folder / "text.npz", "w") as archive:
+        archive.writestr("x.npy", "no array")
+    yield "text.npz", "'x' is not an array"
+    np.savez(folder / "object.npz", x=np.array([{}], object))
+    yield "object.npz", "allow_pickle"
+
+
+def test_damaged_archives_are_one_line(tmp_path):
+    for name, word in damaged_archives(tmp_path):
+        for read in (trace.read, trace.read_npz):
+            with pytest.raises(WorkloadError) as raised:
+                read(tmp_path / name)
+            message = str(raised.value)
+            assert word in message and "; give" in message and "\n" not in message, message
+
+
+@pytest.mark.parametrize(
+    ("arrays", "word"),
+    [
+        ({"x": np.float32(1)}, "x: found a single value"),
+        ({"x": np.zeros(1), "labels": np.int64(1)}, "labels: found a single value"),
+        ({"x": np.zeros(1), "arrival_s": np.float64(1)}, r"found float64 of shape \(\)"),
+        ({"x": np.zeros(2), "arrival_s": np.zeros((2, 1))}, r"found float64 of shape \(2, 1\)"),
+        ({"x": np.zeros(2), "arrival_s": np.array(["a", "b"])}, "found <U1 of shape"),
+        ({"x": np.zeros(2), "arrival_s": np.zeros(2, "M8[ns]")}, "datetime64.*seconds from the start"),
+        ({"x": np.zeros(2), "arrival_s": np.array([False, True])}, "found bool"),
+        ({"x": np.zeros(2), "arrival_s": np.array([1, 0], np.uint8)}, "ascending"),
+    ],
+)
+def test_traces_of_the_wrong_shape_or_type_are_refused(tmp_path, arrays, word):
+    np.savez(tmp_path / "t.npz", **arrays)
+    with pytest.raises(WorkloadError, match=word):
+        trace.read(tmp_path / "t.npz")
 
 
 class Clock:

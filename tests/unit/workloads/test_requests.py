@@ -36,8 +36,10 @@ def test_shapes(shape, trace, size, bound):
 
 def test_what_does_not_fit_is_named():
     signature = Signature("x", "float32", (1, 8))
-    with pytest.raises(WorkloadError, match="found a trace of y; the model takes x"):
+    with pytest.raises(WorkloadError, match="found a trace of y; the model takes x: drop y and add x in the trace"):
         bindable([signature], {"y": np.zeros((2, 8), np.float32)}, 1)
+    with pytest.raises(WorkloadError, match="takes x: drop t in the trace"):
+        bindable([signature], {"x": np.zeros((2, 8), np.float32), "t": np.zeros(2)}, 1)
     with pytest.raises(WorkloadError, match=r"found requests of shape \(7,\); the model takes float32 \[1, 8\]"):
         bindable([signature], {"x": np.zeros((2, 7), np.float32)}, 1)
 
