@@ -26,9 +26,9 @@ class Target:
     def fail(self) -> None:
         raise RuntimeError("the reason")
 
-    def die(self) -> None:
+    def die(self, number: int = signal.SIGKILL) -> None:
         print("last words", flush=True)
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), number)
 
     def hang(self) -> None:
         signal.pause()

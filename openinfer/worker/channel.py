@@ -9,6 +9,7 @@ import json
 import math
 import socket
 import struct
+import time
 from typing import Any
 
 import numpy as np
@@ -35,13 +36,15 @@ def send(connection: socket.socket, values: dict[str, Any]) -> None:
         raise ChannelClosed("the other side closed the channel") from None
 
 
-def receive(connection: socket.socket) -> dict[str, Any]:
-    """The next message; `ChannelClosed` at the end, `TimeoutError` after the socket's own time-out, `ValueError` on a malformed frame."""
-    text_bytes, payload_bytes = _HEAD.unpack(_exactly(connection, _HEAD.size))
+def receive(connection: socket.socket, deadline: float | None = None) -> dict[str, Any]:
+    """The next message; `ChannelClosed` at the end, `ValueError` on a malformed frame, `TimeoutError` where it is not complete at
+    `deadline` (`time.monotonic()`, s).
+    """
+    text_bytes, payload_bytes = _HEAD.unpack(_exactly(connection, _HEAD.size, deadline))
     if text_bytes > _MAX_JSON_BYTES or payload_bytes > _MAX_ARRAY_BYTES:
         raise ValueError(f"frame of {text_bytes} + {payload_bytes} bytes is larger than a channel carries")
-    document = json.loads(_exactly(connection, text_bytes))
-    payload = _exactly(connection, payload_bytes)
+    document = json.loads(_exactly(connection, text_bytes, deadline))
+    payload = _exactly(connection, payload_bytes, deadline)
     values, layout = document
     offset = 0
     for name, code, shape in layout:
@@ -54,10 +57,17 @@ def receive(connection: socket.socket) -> dict[str, Any]:
     return dict(values)
 
 
-def _exactly(connection: socket.socket, size: int) -> bytearray:
+def remaining_s(deadline: float) -> float:
+    """Seconds until `deadline`, at least a millisecond: a time-out of 0 would make a socket non-blocking."""
+    return max(0.001, deadline - time.monotonic())
+
+
+def _exactly(connection: socket.socket, size: int, deadline: float | None) -> bytearray:
     data = bytearray(size)
     view = memoryview(data)
     while view:
+        if deadline is not None:
+            connection.settimeout(remaining_s(deadline))
         try:
             count = connection.recv_into(view)
         except ConnectionResetError:

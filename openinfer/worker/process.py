@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from openinfer.errors import WorkerError
-from openinfer.worker.channel import ChannelClosed, receive, send
+from openinfer.worker.channel import ChannelClosed, receive, remaining_s, send
 
 _TAIL_BYTES = 4000
 
@@ -27,6 +27,7 @@ class Worker:
     """A child process that holds the object made by `factory` ("module:function") from `spec` (JSON-able)."""
 
     _ready: bool
+    _ended: str
     _startup_s: float
 
     def __init__(
@@ -58,7 +59,8 @@ class Worker:
     def wait_ready(self) -> float:
         """Wait until the factory has returned; the seconds since the start. Starting is asynchronous, so that several can overlap."""
         if not self._ready:
-            self._receive(max(0.001, self._started + self._start_timeout_s - time.monotonic()), "starting")
+            self._running()
+            self._receive(self._started + self._start_timeout_s, self._start_timeout_s, "starting")
             self._ready = True
             self._startup_s = time.monotonic() - self._started
         return self._startup_s
@@ -66,11 +68,11 @@ class Worker:
     def call(self, method: str, timeout_s: float = 60.0, **values: Any) -> dict[str, Any]:
         """Call a method of the child's object: JSON-able values and arrays in, a dict of the same out.
 
-        `WorkerError` where it raises, dies or takes longer than `timeout_s`; after the last two the child is gone.
+        `WorkerError` where it raises, dies or takes longer than `timeout_s`, the way there and back included; after the last two the
+        child is gone.
         """
         self.wait_ready()
-        self._send({"_method": method, **values})
-        return self._receive(timeout_s, method)
+        return self._ask({"_method": method, **values}, timeout_s, method)
 
     def pause(self) -> None:
         """Stop every thread of the child, so that nothing of it takes a core; `resume` lets it go on."""
@@ -90,16 +92,19 @@ class Worker:
         if self.alive and self._ready:
             try:
                 self.resume()
-                self._send({"_method": "_close"})
-                self._receive(timeout_s, "closing")
+                self._ask({"_method": "_close"}, timeout_s, "closing")
                 self._running().wait(timeout_s)
             except (WorkerError, subprocess.TimeoutExpired):
                 self.kill()
-        self.kill()
+        self._end("it was closed")
 
     def kill(self) -> None:
         """End the child at once."""
+        self._end("it was ended")
+
+    def _end(self, why: str) -> None:
         if self._process is not None:
+            self._ended = why
             self._process.kill()
             self._process.wait()
             self._process = None
@@ -131,31 +136,41 @@ class Worker:
         )
         theirs.close()
         self._connection = ours
-        self._send({"_method": "_open", "factory": self._factory, "spec": self._spec, "path": [entry for entry in sys.path if entry]})
+        opening = {"_method": "_open", "factory": self._factory, "spec": self._spec, "path": [entry for entry in sys.path if entry]}
+        self._send(opening, self._started + self._start_timeout_s, self._start_timeout_s, "starting")
 
-    def _send(self, message: dict[str, Any]) -> None:
+    def _ask(self, message: dict[str, Any], timeout_s: float, doing: str) -> dict[str, Any]:
+        deadline = time.monotonic() + timeout_s
+        self._send(message, deadline, timeout_s, doing)
+        return self._receive(deadline, timeout_s, doing)
+
+    def _send(self, message: dict[str, Any], deadline: float, timeout_s: float, doing: str) -> None:
+        self._running()
+        self._connection.settimeout(remaining_s(deadline))
         try:
-            self._connection.settimeout(self._start_timeout_s)
             send(self._connection, message)
-        except (ChannelClosed, TimeoutError):
-            raise self._death("while a request was sent") from None
-
-    def _receive(self, timeout_s: float, doing: str) -> dict[str, Any]:
-        self._connection.settimeout(timeout_s)
-        try:
-            reply = receive(self._connection)
         except TimeoutError:
-            tail = self._tail()
-            self.kill()
-            raise WorkerError(f"{self.name} did not answer {doing!r} within {timeout_s:g} s and was ended{tail}") from None
+            raise self._late(timeout_s, doing) from None
+        except ChannelClosed:
+            raise self._death(f"before {doing!r}") from None
+        except BaseException:
+            # Part of the message may be on its way (Ctrl-C, say): the child would read the next one as the rest of it.
+            self._end(f"sending {doing!r} was interrupted")
+            raise
+
+    def _receive(self, deadline: float, timeout_s: float, doing: str) -> dict[str, Any]:
+        try:
+            reply = receive(self._connection, deadline)
+        except TimeoutError:
+            raise self._late(timeout_s, doing) from None
         except ChannelClosed:
             raise self._death(f"during {doing!r}") from None
         except ValueError as error:
-            self.kill()
+            self._end(f"it sent a malformed answer to {doing!r}")
             raise WorkerError(f"{self.name} sent a malformed answer to {doing!r}: {error}") from None
         except BaseException:
             # The answer is still on its way (Ctrl-C, say): a later call would read it as its own.
-            self.kill()
+            self._end(f"{doing!r} was interrupted")
             raise
         problem = reply.pop("_error")
         if problem is not None:
@@ -171,9 +186,14 @@ class Worker:
             process.kill()
             code = process.wait()
         tail = self._tail()
-        self.kill()
-        reason = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        reason = f"signal {_signal_name(-code)}" if code < 0 else f"exit code {code}"
+        self._end(f"it died ({reason}) {when}")
         return WorkerError(f"{self.name} died ({reason}) {when}{tail}")
+
+    def _late(self, timeout_s: float, doing: str) -> WorkerError:
+        tail = self._tail()
+        self._end(f"it did not answer {doing!r} within {timeout_s:g} s")
+        return WorkerError(f"{self.name} did not answer {doing!r} within {timeout_s:g} s and was ended{tail}")
 
     def _tail(self) -> str:
         """The last line of what the child printed, for the error message."""
@@ -184,5 +204,12 @@ class Worker:
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None:
-            raise WorkerError(f"{self.name} is not running; call restart()")
+            raise WorkerError(f"{self.name} is not running: {self._ended}; start it again")
         return self._process
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # the real-time signals between the first and the last have no name
+        return str(number)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
 from openinfer.errors import WorkerError
+from openinfer.worker.channel import receive
 from openinfer.worker.process import Worker
 
 
@@ -54,8 +58,52 @@ def test_death_hang_and_restart() -> None:
         with pytest.raises(WorkerError, match=r"did not answer 'hang' within 0\.05 s"):
             worker.call("hang", timeout_s=0.05)
         assert not worker.alive
-        with pytest.raises(WorkerError, match="not running"):
-            _ = worker.pid
+        with pytest.raises(WorkerError, match=r"frail is not running: it did not answer 'hang' within 0\.05 s; start it again"):
+            worker.call("add", amount=1)
+        worker.restart()
+        number = signal.SIGRTMIN + 3  # has no name
+        with pytest.raises(WorkerError, match=rf"died \(signal {number}\) during 'die'"):
+            worker.call("die", number=number)
+    with pytest.raises(WorkerError, match=rf"not running: it died \(signal {number}\) during 'die'"):
+        _ = worker.pid
+
+
+def test_an_interrupted_request_ends_the_child(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(connection: socket.socket, values: dict[str, Any]) -> None:
+        connection.sendall(b"half a head")
+        raise KeyboardInterrupt
+
+    with Worker("worker_targets:open_target", {}, name="torn") as worker:
+        worker.wait_ready()
+        monkeypatch.setattr("openinfer.worker.process.send", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            worker.call("add", amount=1)
+        assert not worker.alive
+        with pytest.raises(WorkerError, match="torn is not running: sending 'add' was interrupted"):
+            worker.call("add", amount=1)
+
+
+def test_the_time_out_counts_for_the_whole_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Trickle:
+        """A byte every 0.9 s, for ever."""
+
+        now = 100.0
+        patience = 0.0
+
+        def settimeout(self, seconds: float) -> None:
+            self.patience = seconds
+
+        def recv_into(self, view: memoryview) -> int:
+            self.now += min(self.patience, 0.9)
+            if self.patience < 0.9:
+                raise TimeoutError
+            return 1
+
+    trickle = Trickle()
+    monkeypatch.setattr("openinfer.worker.channel.time.monotonic", lambda: trickle.now)
+    with pytest.raises(TimeoutError):
+        receive(cast(socket.socket, trickle), deadline=104.0)
+    assert trickle.now == pytest.approx(104.0)
 
 
 @pytest.mark.parametrize(("factory", "message"), [("worker_targets:refuse", "not today"), ("no_such_module:x", "no_such_module")])
