@@ -1,17 +1,45 @@
-"""The `openinfer` command: one file per sub-command, registered here. Errors become one line on stderr and exit code 2."""
+"""The `openinfer` command: one file per sub-command, registered here. Errors become one line on stderr and exit code 2, Ctrl-C one line
+and 130.
+"""
 
 from __future__ import annotations
 
+import shlex
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from openinfer.cli import bench, check, configuration, doctor, report, run, tune, workloads
 from openinfer.errors import OpenInferError
 from openinfer.version import __version__
 
+
+class Commands(TyperGroup):
+    """The commands. Click would make "Aborted." and exit code 1 of Ctrl-C and of any file that ends early."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that `ctx` names."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            print(f"openinfer: interrupted{_way_on(ctx.invoked_subcommand)}", file=sys.stderr)
+            raise typer.Exit(130) from None
+        except EOFError as error:
+            print(f"openinfer: found the end of a file or a channel too early: {error}; check the files given", file=sys.stderr)
+            raise typer.Exit(2) from None
+
+
+def _way_on(command: str | None) -> str:
+    if command != "tune":
+        return ""
+    arguments = [argument for argument in sys.argv[1:] if argument != "--resume"]
+    return f"; {shlex.join(['openinfer', *arguments, '--resume'])} goes on"
+
+
 app = typer.Typer(
+    cls=Commands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

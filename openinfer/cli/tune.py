@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 import sys
 from typing import Annotated, Any
@@ -38,13 +39,12 @@ def tune(
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         shown = bar.add_task("preparing", total=None)
-        spent = {"total": 0.0}
 
         def progress(phase: str, left: float, best: float | None) -> None:
             elapsed = bar.tasks[0].elapsed or 0.0
-            spent["total"] = max(spent["total"], elapsed + left)
             text = phase if best is None else f"{phase}, best so far {100 * (best - 1):+.0f}%"
-            bar.update(shown, description=text, completed=elapsed, total=elapsed + left)
+            total = elapsed + left if math.isfinite(left) else None  # a budget of trials does not say how long they take
+            bar.update(shown, description=text, completed=elapsed, total=total)
 
         done = study(
             workload,
