@@ -19,13 +19,33 @@ def contenders(model: str, first: Mapping[str, Array]) -> list[Contender]:
 
     (name, row), *others = first.items()
     proto = onnx.load(model)
-    if others or len(row) != 1 or [node.op_type for node in proto.graph.node] != ["TreeEnsembleRegressor"]:
-        raise InputError("LightGBM's single-row call takes one row for one TreeEnsembleRegressor")
+    if others or row.dtype != np.float32 or row.ndim != 2 or len(row) != 1 or not _same_trees(proto.graph):
+        raise InputError(
+            "LightGBM's single-row call takes one float32 row for one TreeEnsembleRegressor of one target: sums of trees with <= nodes, "
+            "without base value or post_transform"
+        )
     try:
         import lightgbm
     except ImportError:
         raise MissingExtraError("lightgbm is not installed; pip install 'openinfer[bench]'") from None
     return [_single_row_fast(lightgbm, lightgbm_text(proto, row.shape[1]), name, row)]
+
+
+def _same_trees(graph: Any) -> bool:
+    """Whether LightGBM's own format says all that the model says."""
+    if [node.op_type for node in graph.node] != ["TreeEnsembleRegressor"]:
+        return False
+    from onnx.helper import get_attribute_value
+
+    found = {attribute.name: get_attribute_value(attribute) for attribute in graph.node[0].attribute}
+    return (
+        found.get("n_targets", 1) == 1
+        and found.get("aggregate_function", b"SUM") == b"SUM"
+        and found.get("post_transform", b"NONE") == b"NONE"
+        and not any(found.get("base_values", []))
+        and set(found.get("nodes_modes", [])) <= {b"BRANCH_LEQ", b"LEAF"}
+        and not any(name.endswith("_as_tensor") for name in found)
+    )
 
 
 def _single_row_fast(lightgbm: Any, text: str, name: str, row: Array) -> Contender:

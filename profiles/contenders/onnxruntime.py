@@ -4,23 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 from openinfer.profiles.contenders._base import Contender, Held, fill, refill
 
-from openinfer.errors import MissingExtraError
+from openinfer.errors import InputError, MissingExtraError
 from openinfer.ir.graph import Array
 
 
 def contenders(model: str, first: Mapping[str, Array]) -> list[Contender]:
-    """The sides of one session. `MissingExtraError` where the package is absent."""
+    """The sides of one session. `MissingExtraError` where the package is absent, `InputError` where it refuses the model."""
     try:
         import onnxruntime
     except ImportError:
         raise MissingExtraError("onnxruntime is not installed; pip install 'openinfer[bench]'") from None
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     mine = {name: array.copy() for name, array in first.items()}
-    results = dict(zip((output.name for output in session.get_outputs()), session.run(None, dict(first)), strict=True))
+    try:
+        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        answers = session.run(None, dict(first))
+    except Exception as error:  # its exceptions have no base of their own
+        raise InputError(f"ONNX Runtime refuses the model: {' '.join(str(error).split())[:200]}") from None
+    results = dict(zip((output.name for output in session.get_outputs()), answers, strict=True))
+    for name, value in results.items():
+        if not isinstance(value, np.ndarray):
+            raise InputError(f"ONNX Runtime cannot bind the output {name!r}, a {type(value).__name__}; it is compared on models of tensors")
     binding = session.io_binding()
     for name, array in mine.items():
         binding.bind_input(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)

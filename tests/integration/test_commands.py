@@ -56,6 +56,21 @@ def test_bench_interleaves(files):
     assert done.returncode == 0, done.stderr
     (result,) = json.loads(done.stdout).values()
     assert {side["name"] for side in result["sides"]} == {"openinfer bound", "openinfer refill", "openinfer run"}
+    assert all(side["calls"] >= 3 for side in result["sides"]) and result["threads"] == 1
+
+
+def test_bench_says_how_many_threads_it_uses(files):
+    (files / "two.toml").write_text("[engine]\nthreads = 2\n")
+    done = openinfer("bench", "m.onnx", "--seconds", "0.1", "--batch", "3", "--config", "two.toml", cwd=files)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("m.onnx: batch 3, 2 threads, at least ") and "speed  against" in done.stdout
+
+
+def test_bench_draws_large_batches_of_a_workload_from_what_it_has():
+    done = openinfer("bench", "--workload", "hft", "--seconds", "0.1", "--batch", "30000", "--json")
+    assert done.returncode == 0, done.stderr
+    assert {result["batch"] for result in json.loads(done.stdout).values()} == {30000}
+    assert openinfer("bench", "--workload", "hft", "--batch", "65537").returncode == 2
 
 
 def test_workloads_are_described_and_exported(tmp_path):
