@@ -12,6 +12,7 @@ import gc
 import itertools
 import os
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -38,16 +39,26 @@ class Case:
     measure: str
 
 
-def perceptron(sizes: Sequence[int], rows: int) -> Any:
-    """Dense layers with ReLU on `rows` rows at a time."""
+def perceptron(sizes: Sequence[int], rows: int, dtype: Any = np.float32) -> Any:
+    """Dense layers with ReLU on `rows` rows at a time, in float32 or float64."""
     rng, nodes, constants, value = np.random.default_rng(0), [], [], "x"
     for index, (m, n) in enumerate(itertools.pairwise(sizes)):
-        weight = (rng.standard_normal((m, n)) * np.sqrt(2 / m)).astype(np.float32)
+        weight = (rng.standard_normal((m, n)) * np.sqrt(2 / m)).astype(dtype)
         constants.append(numpy_helper.from_array(weight, f"w{index}"))
         nodes += [helper.make_node("MatMul", [value, f"w{index}"], [f"p{index}"]), helper.make_node("Relu", [f"p{index}"], [f"y{index}"])]
         value = f"y{index}"
-    ports = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [rows, s]) for n, s in (("x", sizes[0]), (value, sizes[-1]))]
+    kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    ports = [helper.make_tensor_value_info(n, kind, [rows, s]) for n, s in (("x", sizes[0]), (value, sizes[-1]))]
     graph = helper.make_graph(nodes, "perceptron", ports[:1], ports[1:], constants)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+
+
+def convolution(channels: int, size: int) -> Any:
+    """A padded 3×3 convolution of one image, as many channels out as in."""
+    weight = np.random.default_rng(0).standard_normal((channels, channels, 3, 3)) * np.sqrt(2 / (9 * channels))
+    node = helper.make_node("Conv", ["x", "w"], ["y"], pads=[1, 1, 1, 1])
+    ports = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, channels, size, size]) for n in "xy"]
+    graph = helper.make_graph([node], "convolution", ports[:1], ports[1:], [numpy_helper.from_array(weight.astype(np.float32), "w")])
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
 
 
@@ -59,8 +70,8 @@ def settings(base: dict[str, Any], knob: str, value: Any) -> openinfer.Config:
 def call_of(engine: Any) -> Callable[[], None]:
     """A bound call on random rows, batch 1 where the model leaves it open."""
     rng = np.random.default_rng(1)
-    shapes = {s.name: tuple(1 if isinstance(d, str) else d for d in s.shape) for s in engine.inputs}
-    bound: Callable[[], None] = engine.bind({name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()})
+    shapes = {s.name: (tuple(1 if isinstance(d, str) else d for d in s.shape), s.dtype) for s in engine.inputs}
+    bound: Callable[[], None] = engine.bind({name: rng.standard_normal(shape).astype(dtype) for name, (shape, dtype) in shapes.items()})
     return bound
 
 
@@ -122,18 +133,34 @@ def collector_pause(policy: str) -> float:
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
-        kept = [(i, [i]) for i in range(300_000)]
-        engine = openinfer.load(registry.get("hft").model_path(), openinfer.Config().with_knobs({"engine.gc": policy}))
-        call, clock, worst = call_of(engine), time.perf_counter_ns, 0
-        for i in range(300_000):
-            begin = clock()
-            call()
-            kept.append((i, [i]))
-            worst = max(worst, clock() - begin)
-        os.write(writer, str(worst).encode())
-        os._exit(0)
-    os.waitpid(child, 0)
-    return float(os.read(reader, 64))
+        code = 1
+        try:
+            os.close(reader)
+            os.write(writer, str(_longest_interval(policy)).encode())
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)  # never back into the parent's table
+    os.close(writer)
+    with os.fdopen(reader) as answers:
+        answer = answers.read()
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if code:
+        raise RuntimeError(f"the process that measures engine.gc={policy} ended with {code}")
+    return float(answer)
+
+
+def _longest_interval(policy: str) -> int:
+    kept = [(i, [i]) for i in range(300_000)]
+    engine = openinfer.load(registry.get("hft").model_path(), openinfer.Config().with_knobs({"engine.gc": policy}))
+    call, clock, worst = call_of(engine), time.perf_counter_ns, 0
+    for i in range(300_000):
+        begin = clock()
+        call()
+        kept.append((i, [i]))
+        worst = max(worst, clock() - begin)
+    return worst
 
 
 def huge_bytes(huge: bool) -> float:
@@ -162,6 +189,8 @@ def main() -> None:
         Case("engine.spin_us", 1000, wide, {**two, "engine.spin_us": 0}, COLD),
         Case("engine.pin", "compact", wide, two, HOT),
         Case("engine.precision", "float64", rows, {}, HOT),
+        Case("engine.precision", "float32", perceptron((256, 256, 256), 32, np.float64), {}, HOT),
+        Case("engine.convolution", "direct", convolution(64, 56), {}, HOT),
         Case("engine.tile_rows", 1, rows, {}, HOT),
         Case("engine.tile_vectors", 1, rows, {}, HOT),
         Case("engine.tree_interleave", 4, gbdt, {}, HOT),
@@ -178,14 +207,15 @@ def main() -> None:
     pause = collector_pause("default")
     for policy in ("freeze", "off"):
         other = collector_pause(policy)
-        row("engine.gc", policy, pause, other, other / pause, "longest call plus append of 300,000, heap of 300,000 kept objects")
+        row("engine.gc", policy, pause, other, None, "longest call plus append of 300,000, heap of 300,000 kept objects")
     print(f"memory.huge_pages: {huge_bytes(False):.0f} bytes on huge pages without it, {huge_bytes(True):.0f} with it (64 MiB of weights)")
     print(f"memory.alignment: arenas start up to {misaligned(64):.0f} bytes behind a page with 64, {misaligned(4096):.0f} with 4096")
 
 
-def row(knob: str, value: object, base: float, other: float, ratio: float, measure: str) -> None:
-    """One line of the table; times in µs."""
-    print(f"{knob:24} {value!s:>8} {base / 1e3:10.2f}µs {other / 1e3:10.2f}µs {ratio:6.2f}×  {measure}", flush=True)
+def row(knob: str, value: object, base: float, other: float, ratio: float | None, measure: str) -> None:
+    """One line of the table; times in µs. A single maximum has no ratio: the next run's is another."""
+    quotient = "" if ratio is None else f"{ratio:.2f}×"
+    print(f"{knob:24} {value!s:>8} {base / 1e3:10.2f}µs {other / 1e3:10.2f}µs {quotient:>7}  {measure}", flush=True)
 
 
 if __name__ == "__main__":
