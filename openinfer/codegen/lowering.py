@@ -74,7 +74,7 @@ def lower(graph: Graph, inputs: Mapping[str, TensorType], target: Target, evalua
                 roots[action.output.name] = roots.get(source, source)
             else:
                 steps.append(_scoped(action, node))
-                labels.append(f"{node.op} {node.outputs[0]}")
+                labels.append(f"{node.op} {node.key}")
     written = {operand.name for step in steps for i in step.writes if isinstance(operand := step.operands[i], Value)}
     buffers: dict[str, str] = {}
     for signature in graph.outputs:
@@ -168,7 +168,7 @@ def _stays_small(node: Node, present: Sequence[Value]) -> bool:
 def _scoped(step: Step, node: Node) -> Step:
     """Scratch names made unique to the node."""
     operands = tuple(
-        dataclasses.replace(operand, name=f"{node.outputs[0]}/{operand.name}") if isinstance(operand, Scratch) else operand
+        dataclasses.replace(operand, name=f"{node.key}/{operand.name}") if isinstance(operand, Scratch) else operand
         for operand in step.operands
     )
     return dataclasses.replace(step, operands=operands)

@@ -61,7 +61,8 @@ class Signature:
 class Node:
     """One operator application. An absent optional input is the empty name. `version` is the opset version of `domain`.
 
-    `captures` are the outer values that the node's subgraphs read.
+    `captures` are the outer values that the node's subgraphs read. `parts` are the nodes of the model that a fused node stands for, in
+    order: together they compute the same outputs, where the fused node itself cannot be compiled.
     """
 
     op: str
@@ -72,6 +73,12 @@ class Node:
     version: int = 0
     name: str = ""
     captures: tuple[str, ...] = ()
+    parts: tuple[Node, ...] = ()
+
+    @property
+    def key(self) -> str:
+        """The node's name among all: the first value that it writes, for an output may be left out."""
+        return next((name for name in self.outputs if name), "")
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -96,7 +103,7 @@ class Graph:
     def with_nodes(self, nodes: Iterable[Node], constants: Mapping[str, Array] | None = None) -> Graph:
         """The same signature around other nodes; constants that nobody reads are dropped."""
         kept = tuple(nodes)
-        read = {name for node in kept for name in node.reads} | {output.name for output in self.outputs}
+        read = {name for node in kept for part in (node, *node.parts) for name in part.reads} | {output.name for output in self.outputs}
         pool = self.constants if constants is None else constants
         return dataclasses.replace(self, nodes=kept, constants={name: value for name, value in pool.items() if name in read})
 

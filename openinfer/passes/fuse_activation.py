@@ -23,11 +23,14 @@ def fuse_activation(graph: Graph, fusible: Mapping[str, tuple[str, ...]]) -> Gra
             continue
         parameters = _parameters(node, graph)
         if parameters is not None:
-            fused[node.outputs[0]] = dataclasses.replace(
-                producer, outputs=node.outputs, attributes={**producer.attributes, "activation": node.op, **parameters}
+            fused[node.key] = dataclasses.replace(
+                producer,
+                outputs=node.outputs,
+                attributes={**producer.attributes, "activation": node.op, **parameters},
+                parts=(*(producer.parts or (producer,)), node),
             )
             dropped.add(source)
-    return graph.with_nodes(fused.get(node.outputs[0], node) for node in graph.nodes if node.outputs[0] not in dropped)
+    return graph.with_nodes(fused.get(node.key, node) for node in graph.nodes if node.key not in dropped)
 
 
 def _parameters(node: Node, graph: Graph) -> dict[str, Any] | None:

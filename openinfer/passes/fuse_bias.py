@@ -6,6 +6,8 @@ import dataclasses
 
 from openinfer.ir.graph import Graph, Node
 
+FLOATS = ("float32", "float64")  # what the kernels' epilogues add
+
 
 def fuse_bias(graph: Graph) -> Graph:
     """The graph with biases fused."""
@@ -20,10 +22,12 @@ def fuse_bias(graph: Graph) -> Graph:
             if node is None or bias is None or node.op != "MatMul" or node.domain or len(node.inputs) != 2:
                 continue
             weight = graph.constants.get(node.inputs[1])
-            if weight is None or weight.ndim != 2 or bias.ndim != 1 or bias.shape[0] != weight.shape[1] or bias.dtype != weight.dtype:
+            if weight is None or weight.dtype.name not in FLOATS or weight.ndim != 2:
+                continue
+            if bias.ndim != 1 or bias.shape[0] != weight.shape[1] or bias.dtype != weight.dtype:
                 continue
             if product not in outputs and len(consumers[product]) == 1:
-                fused[add.outputs[0]] = dataclasses.replace(node, inputs=(*node.inputs, other), outputs=add.outputs)
+                fused[add.outputs[0]] = dataclasses.replace(node, inputs=(*node.inputs, other), outputs=add.outputs, parts=(node, add))
                 dropped.add(product)
                 break
-    return graph.with_nodes(fused.get(node.outputs[0], node) for node in graph.nodes if node.outputs[0] not in dropped)
+    return graph.with_nodes(fused.get(node.key, node) for node in graph.nodes if node.key not in dropped)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import copy
 import dataclasses
 import functools
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,17 +21,24 @@ from openinfer.ops import registry
 from openinfer.ops._base import Target
 from openinfer.runtime.fallback import Fallback
 from openinfer.runtime.pool import Pool
-from openinfer.runtime.program import Instance, Program
+from openinfer.runtime.program import KEPT_INSTANCES, Instance, Program
 
 ROW_NS = 200_000
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Segment:
-    """Consecutive nodes that run the same way."""
+    """Consecutive nodes that run the same way: one native program, or one by one on the fallback for `reason`.
+
+    A program may be refused for the types of one request. Such requests run on the segment's `splits` instead, which depend on the refused
+    node alone; `detours` remembers which types take which. The segment itself stays as it is, so no request changes another's answer.
+    """
 
     nodes: tuple[Node, ...]
     program: Program | None
+    reason: str = ""
+    splits: dict[str, Split] = dataclasses.field(default_factory=dict)
+    detours: dict[tuple[object, ...], Split] = dataclasses.field(default_factory=dict)
 
     @property
     def writes(self) -> tuple[str, ...]:
@@ -38,6 +46,14 @@ class Segment:
         if self.program is not None:
             return tuple(signature.name for signature in self.program.graph.outputs)
         return tuple(name for node in self.nodes for name in node.outputs if name)
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """A segment without one refused node: the node runs on the fallback, or as the parts that it was fused from."""
+
+    refused: Mapping[str, str]
+    segments: tuple[Segment, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,92 +72,165 @@ class Executor:
     def __init__(self, graph: Graph, target: Target, config: Config, fallback: Fallback, pool: Pool | None) -> None:
         self.graph, self._target, self._config, self._fallback = graph, target, config, fallback
         self._pool = pool
-        self.refused: dict[str, str] = {
-            node.outputs[0]: "no compiled operator of this name"
+        self._refused: dict[str, str] = {
+            node.key: "no compiled operator of this name"
             for node in graph.nodes
             if registry.find(node.domain, node.op) is None and (node.domain or node.op not in FOLDED)
         }
         self._lock = threading.Lock()
-        self.segments = self._partition()
+        self._roots = self._partition_all()
 
     @property
     def program(self) -> Program | None:
         """The one program that is the whole graph, or `None` where there are several segments."""
-        whole = len(self.segments) == 1 and self.segments[0].program is not None
-        return self.segments[0].program if whole else None
+        return self._roots[0].program if len(self._roots) == 1 else None
+
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        """Every segment, those that single requests are split into among them."""
+        return tuple(_all(self._roots))
+
+    @property
+    def refused(self) -> dict[str, str]:
+        """Nodes that no request has run compiled → why: refused at load, or in every request so far."""
+        return {**self._refused, **_refused(self._roots)}
 
     def refuse(self, refusal: Refused) -> None:
-        """Send a node to the fallback from now on."""
+        """At load: send a node to the fallback from now on, or undo its fusion."""
         with self._lock:
-            self.refused[refusal.node.outputs[0]] = refusal.reason
-            self.segments = self._partition()
+            nodes, refused = _without(self.graph.nodes, refusal)
+            self.graph = self.graph.with_nodes(nodes)
+            self._refused.update(refused)
+            self._roots = self._partition_all()
 
     def run(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Fresh outputs by name. Inputs are C-contiguous arrays of the model's types."""
-        values: dict[str, Any] = {**self.graph.constants, **inputs}
-        done = False
-        while not done:
-            try:
-                for segment in self.segments:
-                    if not all(name in values for name in segment.writes):
-                        self._run_segment(segment, values)
-                done = True
-            except Refused as refusal:
-                self.refuse(refusal)
-        return {signature.name: values[signature.name] for signature in self.graph.outputs}
+        values, leaves = self._evaluate(inputs)
+        fresh = {name for leaf in leaves if leaf.program is not None for name in leaf.writes}
+        # What the fallback gives may be the caller's memory, a constant of the model, or its own.
+        return {s.name: values[s.name] if s.name in fresh else copy.deepcopy(values[s.name]) for s in self.graph.outputs}
 
     def price(self, inputs: Mapping[str, Any], runs: int = 5) -> list[Price]:
         """What each segment costs for these inputs, in order."""
-        self.run(inputs)
-        values: dict[str, Any] = {**self.graph.constants, **inputs}
+        values, leaves = self._evaluate(inputs)
         prices: list[Price] = []
-        for segment in self.segments:
-            call = functools.partial(self._run_segment, segment, values)
-            call()
-            fastest = _fastest(call, runs)
-            if segment.program is not None:
+        for segment in leaves:
+            if segment.program is None:
+                fastest = _fastest(functools.partial(self._run_nodes, segment, values), runs)
+            else:
                 with _leased(segment.program, values) as (native, _):
                     fastest = _fastest(native, runs)
             counts = collections.Counter(node.op for node in segment.nodes)
             detail = ", ".join(f"{op} ×{count}" if count > 1 else op for op, count in counts.items())
             if segment.program is None:
-                detail += f" ({self.refused[segment.nodes[0].outputs[0]]})"
+                detail += f" ({segment.reason})"
             prices.append(Price(segment.program is not None, len(segment.nodes), fastest, detail))
         return prices
 
-    def _run_segment(self, segment: Segment, values: dict[str, Any]) -> None:
-        if segment.program is not None:
-            values.update(run_program(segment.program, values))
+    def _evaluate(self, inputs: Mapping[str, Any]) -> tuple[dict[str, Any], list[Segment]]:
+        """Every value by name, and the segments that have run."""
+        values: dict[str, Any] = {**self.graph.constants, **inputs}
+        leaves: list[Segment] = []
+        for segment in self._roots:
+            self._run_segment(segment, values, leaves)
+        return values, leaves
+
+    def _run_segment(self, segment: Segment, values: dict[str, Any], leaves: list[Segment]) -> None:
+        if segment.program is None:
+            self._run_nodes(segment, values)
+            leaves.append(segment)
             return
+        types = tuple(_kind(values[signature.name]) for signature in segment.program.graph.inputs)
+        split = segment.detours.get(types)
+        if split is None:
+            try:
+                values.update(run_program(segment.program, values))
+                leaves.append(segment)
+                return
+            except Refused as refusal:
+                split = self._split(segment, refusal, types)
+        for part in split.segments:
+            self._run_segment(part, values, leaves)
+
+    def _run_nodes(self, segment: Segment, values: dict[str, Any]) -> None:
         for node in segment.nodes:
             results = self._fallback.run(node, {name: values[name] for name in node.reads})
             values.update({name: result for name, result in zip(node.outputs, results, strict=False) if name})
 
-    def _partition(self) -> tuple[Segment, ...]:
-        nodes = self.graph.nodes
-        if not nodes:
-            return (Segment((), Program(self.graph, self._target, self._config, self._fallback.evaluate, self._pool)),)
-        return tuple(
-            self._segment(start, stop, native) for start, stop, native in _runs([node.outputs[0] not in self.refused for node in nodes])
-        )
+    def _split(self, segment: Segment, refusal: Refused, types: tuple[object, ...]) -> Split:
+        """The segment without the refused node, for all requests of these types."""
+        with self._lock:
+            split = segment.splits.get(refusal.node.key)
+            if split is None:
+                nodes, refused = _without(segment.nodes, refusal)
+                split = Split(refused, self._partition(nodes, segment.writes, refused))
+                segment.splits[refusal.node.key] = split
+            while len(segment.detours) >= KEPT_INSTANCES:
+                segment.detours.pop(next(iter(segment.detours)))
+            segment.detours[types] = split
+        return split
 
-    def _segment(self, start: int, stop: int, native: bool) -> Segment:
-        nodes = self.graph.nodes[start:stop]
-        if not native:
-            return Segment(nodes, None)
-        if stop - start == len(self.graph.nodes):
-            return Segment(nodes, Program(self.graph, self._target, self._config, self._fallback.evaluate, self._pool))
-        written = {name for node in nodes for name in node.outputs if name}
-        read = dict.fromkeys(name for node in nodes for name in node.reads if name not in written and name not in self.graph.constants)
-        later = {name for node in self.graph.nodes[stop:] for name in node.reads} | {signature.name for signature in self.graph.outputs}
-        graph = Graph(
-            f"{self.graph.name}[{start}:{stop}]",
+    def _partition_all(self) -> tuple[Segment, ...]:
+        if self._refused:
+            return self._partition(self.graph.nodes, [signature.name for signature in self.graph.outputs], self._refused)
+        return (self._native(self.graph),)
+
+    def _partition(self, nodes: Sequence[Node], outputs: Sequence[str], refused: Mapping[str, str]) -> tuple[Segment, ...]:
+        segments: list[Segment] = []
+        for start, stop, native in _runs([node.key not in refused for node in nodes]):
+            run = tuple(nodes[start:stop])
+            if native:
+                later = {name for node in nodes[stop:] for name in node.reads}.union(outputs)
+                segments.append(self._native(self._subgraph(f"{self.graph.name}[{start}:{stop}]", run, later)))
+            else:
+                segments.append(Segment(run, None, refused[run[0].key]))
+        return tuple(segments)
+
+    def _native(self, graph: Graph) -> Segment:
+        return Segment(graph.nodes, Program(graph, self._target, self._config, self._fallback.evaluate, self._pool))
+
+    def _subgraph(self, name: str, nodes: tuple[Node, ...], later: Collection[str]) -> Graph:
+        """Some nodes as a graph of their own that writes what is read `later`."""
+        constants = self.graph.constants
+        written = dict.fromkeys(name for node in nodes for name in node.outputs if name)
+        read = dict.fromkeys(name for node in nodes for name in node.reads if name not in written and name not in constants)
+        known = {name: constants[name] for node in nodes for part in (node, *node.parts) for name in part.reads if name in constants}
+        return Graph(
+            name,
             tuple(Signature(name, "", None) for name in read),
             tuple(Signature(name, "", None) for name in written if name in later),
             nodes,
-            {name: self.graph.constants[name] for node in nodes for name in node.reads if name in self.graph.constants},
+            known,
         )
-        return Segment(nodes, Program(graph, self._target, self._config, self._fallback.evaluate, self._pool))
+
+
+def _without(nodes: Sequence[Node], refusal: Refused) -> tuple[tuple[Node, ...], dict[str, str]]:
+    """The nodes with a refused one undone into its parts, or, where it has none, as it is and named for the fallback."""
+    if not refusal.node.parts:
+        return tuple(nodes), {refusal.node.key: refusal.reason}
+    return tuple(part for node in nodes for part in (node.parts if node.key == refusal.node.key else (node,))), {}
+
+
+def _all(segments: Sequence[Segment]) -> Iterator[Segment]:
+    for segment in segments:
+        yield segment
+        for split in list(segment.splits.values()):
+            yield from _all(split.segments)
+
+
+def _refused(segments: Sequence[Segment]) -> dict[str, str]:
+    """What the splits of programs that have never run leave to the fallback."""
+    found: dict[str, str] = {}
+    for segment in segments:
+        if segment.program is not None and not segment.program.variants:
+            for split in list(segment.splits.values()):
+                found.update(split.refused)
+                found.update(_refused(split.segments))
+    return found
+
+
+def _kind(value: Any) -> object:
+    return TensorType(value.dtype.name, value.shape) if isinstance(value, np.ndarray) else type(value)
 
 
 def run_program(program: Program, values: Mapping[str, Any]) -> dict[str, Any]:

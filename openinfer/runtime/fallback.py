@@ -40,7 +40,7 @@ class Fallback:
                 f"{name}: {getattr(value, 'dtype', type(value).__name__)}{getattr(value, 'shape', '')}" for name, value in feeds.items()
             )
             reason = " ".join(str(error).split())[:200]
-            raise InputError(f"operator {node.op} ({node.outputs[0]!r}) failed on the fallback for {found}: {reason}") from error
+            raise InputError(f"operator {node.op} ({node.key!r}) failed on the fallback for {found}: {reason}") from error
         present = iter(np.asarray(result) if isinstance(result, (np.generic, float, int)) else result for result in results)
         return [next(present) if name else None for name in node.outputs]
 
@@ -51,7 +51,7 @@ def _evaluator(node: Node) -> Any:
 
     reason = known_wrong(node)
     if reason:
-        raise UnsupportedOperatorError(f"operator {node.op} ({node.outputs[0]!r}): {reason}; compiled code does not exist for it yet")
+        raise UnsupportedOperatorError(f"operator {node.op} ({node.key!r}): {reason}; compiled code does not exist for it yet")
     attributes = {key: _proto(key, value, onnx) for key, value in node.attributes.items()}
     try:
         proto = onnx.helper.make_node(node.op, list(node.inputs), list(node.outputs), domain=node.domain)
