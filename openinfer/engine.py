@@ -123,9 +123,8 @@ class Engine:
         try:
             instance = program.instance(tuple(TensorType(array.dtype.name, array.shape) for array in arrays.values()))
         except Refused as refusal:
-            self._executor.refuse(refusal)
             raise InputError(
-                f"bind: {refusal.node.op} {refusal.node.outputs[0]!r} is not compiled for these shapes: {refusal.reason}; use run"
+                f"bind: {refusal.node.op} {refusal.node.key!r} is not compiled for these shapes: {refusal.reason}; use run"
             ) from None
         made = {name: np.empty(kind.shape, kind.dtype) for name, kind in instance.outputs}
         for name, array in (outputs or {}).items():
@@ -174,16 +173,12 @@ class Engine:
             pool=self._pool.statistics() if self._pool is not None else {},
         )
 
-    def source(self) -> str:
-        """The generated programs, for reading."""
-        programs = [segment.program for segment in self._executor.segments if segment.program is not None]
-        return "\n".join(variant.text for program in programs for variant in program.variants)
-
     def close(self) -> None:
         """Refuse further calls; bound calls made before keep their own memory."""
-        self._closed = True
-        self._fast = _no_fast_path
-        self._runners.clear()
+        with self._lock:
+            self._closed = True
+            self._fast = _no_fast_path
+            self._runners.clear()
         if self._pool is not None:
             self._pool.close()
 
@@ -204,16 +199,23 @@ class Engine:
             program = self._executor.program
             if program is not None:
                 types = tuple(TensorType(array.dtype.name, array.shape) for array in arrays.values())
-                runner = program.instance(types).runner()
-                with self._lock:
-                    while len(self._runners) >= KEPT_RUNNERS:
-                        self._runners.pop(next(iter(self._runners)))
-                    self._runners[key] = runner
-                    self._fast = self._fast if self._closed else runner.run
+                instance = program.instances.get(types)
+                if instance is not None:  # these types may have run on the fallback
+                    self._keep(key, instance.runner())
             return results
-        self._fast = runner.run
+        self._keep(key, runner)
         again = runner.run(arrays)
         return again if again is not None else self._executor.run(arrays)
+
+    def _keep(self, key: tuple[tuple[int, ...], ...], runner: Runner) -> None:
+        """Make this the runner of the fast path, unless the engine was closed meanwhile."""
+        with self._lock:
+            if self._closed:
+                return
+            while len(self._runners) >= KEPT_RUNNERS and key not in self._runners:
+                self._runners.pop(next(iter(self._runners)))
+            self._runners[key] = runner
+            self._fast = runner.run
 
     def _open(self) -> None:
         if self._closed:

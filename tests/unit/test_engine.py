@@ -234,6 +234,23 @@ def test_a_closed_engine_says_so():
         engine.run({"x": rows(1)})
 
 
+def test_a_call_that_is_under_way_does_not_open_a_closed_engine():
+    class Closing(dict):
+        def get(self, key):
+            found = super().get(key)
+            engine.close()
+            return found
+
+    engine = openinfer.load(mlp())
+    one, two = {"x": rows(1)}, {"x": rows(2)}
+    for inputs in (one, two):
+        engine.run(inputs)
+    engine._runners = Closing(engine._runners)
+    engine.run(one)
+    with pytest.raises(OpenInferError, match="closed"):
+        engine.run(one)
+
+
 def test_load_imports_none_of_the_tuner_s_libraries(tmp_path):
     path = tmp_path / "m.onnx"
     onnx.save(mlp(), path)
