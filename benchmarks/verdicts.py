@@ -24,8 +24,9 @@ from onnx import TensorProto, helper, numpy_helper
 from openinfer.tuner.assemble import judge_race
 from openinfer.tuner.final import ROUNDS, final_race
 from openinfer.tuner.journal import Journal
+from openinfer.tuner.plan import prepare
 from openinfer.tuner.race import Lap
-from openinfer.tuner.task import Task, prepare
+from openinfer.tuner.task import Task, write
 
 from openinfer.config import Config
 
@@ -51,7 +52,7 @@ def main() -> int:
 
 def identical(folder: Path, studies: int) -> tuple[int, list[list[list[float]]]]:
     """(studies that said ADOPT, blocks by round and arm)."""
-    task = prepare(folder / "hft", "hft", None, None, None, None, 0)
+    task = write(prepare("hft", None, None, None, None, 0), folder / "hft")
     adopted, rounds = 0, []
     for number in range(studies):
         laps = run(task, folder / f"identical-{number}", number, {})
@@ -81,7 +82,7 @@ def planted(folder: Path) -> int:
     """How many planted gains were missed, or not covered."""
     path = folder / "steady.onnx"
     onnx.save(steady_model(), path)
-    task = prepare(folder / "steady", None, str(path), None, None, "p50", 0)
+    task = write(prepare(None, str(path), None, None, "p50", 0), folder / "steady")
     failed = 0
     for factor in SLOWDOWNS:
         laps = run(task, folder / f"planted-{factor}", int(factor * 100), {"default": factor, "twin": factor})
@@ -116,7 +117,7 @@ def steady_model() -> Any:
 
 def _lap(objective: list[float]) -> Lap:
     none = np.zeros(0, np.int64)
-    return Lap(objective, none, none, 0.0, none, {})
+    return Lap([], objective, none, none, 0.0, none, {})
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from openinfer.config import write_atomically
 from openinfer.errors import StudyError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 VerdictKind = Literal["ADOPT", "KEEP DEFAULT", "INCONCLUSIVE"]
 SloStatus = Literal["met", "not met", "undecided"]
@@ -43,7 +43,7 @@ class Verdict:
 
 @dataclasses.dataclass(frozen=True)
 class SloCheck:
-    """One promise about a tail, judged by the exact binomial bound."""
+    """One promise about a tail, judged by the exact binomial bound on `samples` answers to `distinct` different requests."""
 
     expression: str
     arm: str
@@ -55,6 +55,7 @@ class SloCheck:
     violations: int
     observed_ns: int
     upper_ns: int | None
+    distinct: int
 
 
 @dataclasses.dataclass(frozen=True)

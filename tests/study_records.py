@@ -32,7 +32,7 @@ def record(kind: str = "ADOPT", text: str = "hft", trials: int = 5) -> StudyReco
         "2026-01-01T00:00:00+00:00",
         60.0,
         Verdict(kind, f"{kind}: {text}", "p99", "ns", Interval(0.9, 0.8, 0.95), 0.99),
-        [SloCheck("p99<1ms", "winner", "held-out", 0.99, 10**6, "undecided", 10, 0, 900, None)],
+        [SloCheck("p99<1ms", "winner", "held-out", 0.99, 10**6, "undecided", 10, 0, 900, None, 10)],
         Trust(0.01, 5, True, text, 0.02, 10, 20, 0.0, 0, 1e-7, 1e-5, True, 1000),
         arms if trials else [],
         [KnobStep("engine.gc", "default", text, None, text)],

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
-import math
 import platform
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from openinfer.profiles.study_record import SCHEMA_VERSION, Arm, Curve, Interval, KnobStep, StudyRecord, Trial, Trust, Verdict
-from openinfer.tuner.final import LEAST_ROUNDS
+from openinfer.profiles.study_record import SCHEMA_VERSION, Arm, Curve, Interval, KnobStep, SloCheck, StudyRecord, Trial, Trust, Verdict
 from openinfer.tuner.finalists import Finalists, step_name
 from openinfer.tuner.race import Lap
 from openinfer.tuner.space import Knob
@@ -31,7 +29,9 @@ Laps = Mapping[str, Sequence[Lap]]
 
 @dataclasses.dataclass(frozen=True)
 class Circumstances:
-    """What surrounds the race: how the study was called, when, how long it took, and the share of time that the host took away."""
+    """What surrounds the race: how the study was called, when, how long it took, the share of time that the host took away, and why there
+    is no winner, where there is none.
+    """
 
     command: str
     seed: int
@@ -39,6 +39,7 @@ class Circumstances:
     duration_s: float
     steal_share: float
     config_path: str
+    nothing: str
 
 
 def assemble(
@@ -47,9 +48,9 @@ def assemble(
     """The whole record; pure."""
     shown = [name for name in SHOWN if name in laps]
     samples = {name: np.concatenate([lap.corrected for lap in laps[name]]) for name in shown}
-    slos = [slo.check(samples[name], name, "held-out") for slo in task.slos for name in shown]
-    trust = _trust(task, laps, around)
-    verdict = judge_race(task.objective, laps, trust.output_passed, [check for check in slos if check.arm != "runner-up"])
+    slos = [slo.check(samples[name], name, "held-out", distinct(task, laps[name])) for slo in task.slos for name in shown]
+    passed = "winner" not in laps or max(lap.error for lap in laps["winner"]) <= task.tuning.tolerance
+    verdict = judge_race(task.objective, laps, passed, [check for check in slos if check.arm != "runner-up"], around.nothing)
     arms = finalists.arms()
     return StudyRecord(
         schema_version=SCHEMA_VERSION,
@@ -62,25 +63,30 @@ def assemble(
         duration_s=around.duration_s,
         verdict=verdict,
         slos=slos,
-        trust=trust,
+        trust=_trust(task, laps, around),
         arms=[_arm(name, laps[name], arms[name].knobs()) for name in shown],
         steps=_steps(finalists, laps, knobs),
         trials=list(trials),
         curves=[_curve(name, laps[name]) for name in shown],
         accuracy=dict(task.accuracy),
-        environment=environment(),
+        environment={**environment(), "traffic": task.traffic},
         config_path=around.config_path,
     )
 
 
-def judge_race(objective: str, laps: Laps, output_passed: bool = True, slos: Sequence[Any] = ()) -> Verdict:
-    """The verdict on "winner" against "default", with the control "twin"."""
+def distinct(task: Task, laps: Sequence[Lap]) -> int:
+    """Different held-out requests that an arm has answered."""
+    courses = task.held_out
+    served = {(number % len(courses), first) for number, lap in enumerate(laps) for first in lap.firsts}
+    return len(served) * courses[0].block
+
+
+def judge_race(objective: str, laps: Laps, output_passed: bool = True, slos: Sequence[SloCheck] = (), nothing: str = "") -> Verdict:
+    """The verdict on "winner" against "default", with the control "twin"; `nothing` says why there is no winner."""
     objectives = {name: [lap.objective for lap in arm] for name, arm in laps.items()}
-    if len(objectives["default"]) < LEAST_ROUNDS:
-        return judge(Interval(1.0, 0.0, math.inf), math.inf, objective=objective)
     floor = noise_floor(round_log_ratios(objectives["default"], objectives["twin"]))
     ratio = effect(objectives["default"], objectives["winner"]) if "winner" in objectives else None
-    return judge(ratio, floor, objective=objective, output_passed=output_passed, slos=slos)
+    return judge(ratio, floor, objective=objective, output_passed=output_passed, slos=slos, nothing=nothing)
 
 
 def environment() -> dict[str, str]:
@@ -103,12 +109,11 @@ def _trust(task: Task, laps: Laps, around: Circumstances) -> Trust:
     default, twin = ([lap.objective for lap in laps[name]] for name in ("default", "twin"))
     lateness = np.max([lap.lateness for lap in laps["default"]], axis=0)
     worst, tolerance = max(lap.error for lap in every), task.tuning.tolerance
-    drifts = np.abs(np.log([lap.facts["drift"] for lap in every]))
+    drift = float(np.exp(np.abs(np.log([lap.facts["drift"] for lap in every])).max()) - 1)
     replays = [int(lap.facts["warm_up_replays"]) for lap in every]
-    drift = float(np.exp(np.median(drifts)) - 1)
     note = (
         f"every process settled after {min(replays)} to {max(replays)} warm-up replays; between then and the end of its race the service "
-        f"time changed by {drift:.1%} (median of {len(every)} processes)"
+        f"time changed by at most {drift:.1%} (the worst of {len(every)} processes)"
     )
     return Trust(
         noise_floor=noise_floor(round_log_ratios(default, twin)),
@@ -128,13 +133,14 @@ def _trust(task: Task, laps: Laps, around: Circumstances) -> Trust:
 
 
 def _steps(finalists: Finalists, laps: Laps, knobs: Sequence[Knob]) -> list[KnobStep]:
-    """Knob by knob from the default to the winner, each against the arm before it."""
+    """Knob by knob from the default to the winner, each against the arm before it; without a ratio where those were not raced."""
     by_name = {knob.name: knob for knob in knobs}
-    arms = ["default", *(step_name(n) for n in range(1, len(finalists.path))), "winner"]
+    last = len(finalists.path)
+    arms = ["default", *(step_name(length) for length in range(1, last)), "winner"]
     steps = []
     for index, (name, value) in enumerate(finalists.path.items()):
-        before, after = ([lap.objective for lap in laps[arm]] for arm in arms[index : index + 2])
-        ratio = effect(before, after) if len(before) >= LEAST_ROUNDS else None
+        before, after = (laps.get(arm) for arm in arms[index : index + 2])
+        ratio = None if before is None or after is None else effect([lap.objective for lap in before], [lap.objective for lap in after])
         steps.append(KnobStep(name, by_name[name].values[0], value, ratio, by_name[name].mechanism))
     return steps
 
@@ -148,7 +154,7 @@ def _arm(name: str, laps: Sequence[Lap], knobs: dict[str, Any]) -> Arm:
         p50_ns=_levels(laps, 0.5),
         p99_ns=_levels(laps, 0.99),
         p999_ns=_levels(laps, 0.999),
-        peak_bytes=max(int(lap.facts["resident_bytes"]) for lap in laps),
+        peak_bytes=max(int(lap.facts["peak_bytes"]) for lap in laps),
         startup_s=float(np.median([lap.facts["startup_s"] for lap in laps])),
         max_error=max(lap.error for lap in laps),
     )

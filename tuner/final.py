@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from openinfer.tuner.journal import Journal
-from openinfer.tuner.race import Course, Lap, processes, race
+from openinfer.tuner.race import ArmError, Course, Lap, processes, race
 from openinfer.tuner.search import seed_of
 from openinfer.workloads.trace import npz_bytes
 
@@ -28,22 +28,36 @@ def final_race(
     tell: Callable[[float], None],
     handicaps: Mapping[str, float] | None = None,
 ) -> dict[str, list[Lap]]:
-    """`ROUNDS` laps per arm; `tell(seconds left)` after each round. Ctrl-C ends it with the rounds that are complete."""
+    """`ROUNDS` laps per arm that runs; `tell(seconds left)` after each round. Ctrl-C ends it with the rounds that are complete.
+
+    An arm that fails is left out from then on, with its reason in the journal; `ArmError` where it is the default. Rounds are not added
+    to a race that has been judged: looking at a result and going on would make its interval too narrow.
+    """
     done = [_restore(record, folder) for record in journal.of("round")]
+    dropped = {record["arm"] for record in journal.of("dropped")}
     begin, fresh = time.monotonic(), 0
     try:
-        for number in range(len(done), ROUNDS):
+        while len(done) < ROUNDS and not journal.of("judged"):
+            number = len(done)
             course = courses[number % len(courses)]
-            with processes(course, arms, handicaps) as workers:
-                laps = race(course, workers, tuple(arms), TURNS, seed_of(seed, number, "final"))
+            running = {name: config for name, config in arms.items() if name not in dropped}
+            try:
+                with processes(course, running, handicaps) as workers:
+                    laps = race(course, workers, tuple(running), TURNS, seed_of(seed, number, "final"))
+            except ArmError as error:
+                if error.arm in ("default", "twin"):
+                    raise
+                dropped.add(error.arm)
+                journal.append("dropped", arm=error.arm, reason=str(error))
+                continue
             _keep(laps, number, journal, folder)
             done.append(laps)
             fresh += 1
-            tell((time.monotonic() - begin) / fresh * (ROUNDS - number - 1))
+            tell((time.monotonic() - begin) / fresh * (ROUNDS - len(done)))
     except KeyboardInterrupt:
         if len(done) < LEAST_ROUNDS:
             raise
-    return {name: [laps[name] for laps in done] for name in arms}
+    return {name: [laps[name] for laps in done] for name in arms if name not in dropped}
 
 
 def _keep(laps: Mapping[str, Lap], number: int, journal: Journal, folder: Path) -> None:
@@ -52,7 +66,7 @@ def _keep(laps: Mapping[str, Lap], number: int, journal: Journal, folder: Path) 
     samples = {f"{arm}/{kind}": getattr(lap, kind) for arm, lap in laps.items() for kind in ("corrected", "raw")}
     write_atomically(folder / name, npz_bytes(samples))
     told = {
-        arm: {"objective": lap.objective, "error": lap.error, "lateness": lap.lateness.tolist(), "facts": lap.facts}
+        arm: {"firsts": lap.firsts, "objective": lap.objective, "error": lap.error, "lateness": lap.lateness.tolist(), "facts": lap.facts}
         for arm, lap in laps.items()
     }
     journal.append("round", number=number, samples=name, arms=told)
@@ -62,6 +76,7 @@ def _restore(record: Mapping[str, Any], folder: Path) -> dict[str, Lap]:
     with np.load(folder / record["samples"], allow_pickle=False) as file:
         return {
             arm: Lap(
+                told["firsts"],
                 told["objective"],
                 file[f"{arm}/corrected"],
                 file[f"{arm}/raw"],

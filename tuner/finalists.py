@@ -18,6 +18,7 @@ from openinfer.tuner.statistics import block_effect
 from openinfer.tuner.task import Task
 
 from openinfer.config import Config
+from openinfer.errors import StudyError
 
 TURNS = 4
 MOST_STEPS = 4
@@ -29,7 +30,7 @@ Knobs = dict[str, Any]
 @dataclasses.dataclass(frozen=True)
 class Finalists:
     """`path` holds the knobs of the winner in the order in which they are added to the default; empty where nothing looked faster.
-    `runner_up` is the next candidate that differs from the winner in one of them.
+    Steps are raced for the first `MOST_STEPS` of them. `runner_up` is the next candidate that differs from the winner in one of them.
     """
 
     path: Knobs
@@ -39,7 +40,7 @@ class Finalists:
         """Arm name → configuration: the default, its twin (the A/A control), the steps of the path, the last of them as the winner."""
         arms = {"default": Config(), "twin": Config()}
         names = list(self.path)
-        for length in range(1, len(names)):
+        for length in range(1, min(len(names), MOST_STEPS + 1)):
             arms[step_name(length)] = Config().with_knobs({name: self.path[name] for name in names[:length]})
         if names:
             arms["winner"] = Config().with_knobs(self.path)
@@ -54,15 +55,17 @@ def step_name(length: int) -> str:
 
 
 def choose(task: Task, trials: Sequence[Trial], seed: int) -> Finalists:
-    """The finalists. Where the chosen knobs do not hold together in the second race, the candidate is taken as it was found."""
+    """The finalists. Where fewer knobs are not as fast, or do not run, the candidate is taken as it was found."""
     ranked = ranking(trials)
     if not ranked:
         return Finalists({}, None)
     found = changed(ranked[0].knobs)
     if not found:  # the default itself under another name
         return Finalists({}, None)
-    ordered = _by_worth(task, found, seed)
-    path = _shortest(task, ordered, seed)
+    try:
+        path = _shortest(task, _by_worth(task, found, seed), seed)
+    except StudyError:  # a combination that the search had not tried does not run: the candidate as it was found
+        path = found
     return Finalists(path, _runner_up(ranked, path))
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from openinfer.config import Config
+from openinfer.errors import StudyError, WorkerError
 from openinfer.worker.process import Worker
 
 
@@ -42,9 +43,11 @@ class Course:
 
 @dataclasses.dataclass
 class Lap:
-    """What one arm showed in one race: the objective per block (ns), every sample, the worst error, generator lateness [p50, p99],
-    facts of the process (`Trial.facts`)."""
+    """What one arm showed in one race: where its blocks began in the trace, the objective of each (ns), every sample, the worst error,
+    generator lateness [p50, p99], facts of the process (`ArmServer.facts`).
+    """
 
+    firsts: list[int]
     objective: list[float]
     corrected: npt.NDArray[np.int64]
     raw: npt.NDArray[np.int64]
@@ -53,11 +56,20 @@ class Lap:
     facts: dict[str, Any]
 
 
+class ArmError(StudyError):
+    """One arm of a race failed; `arm` is its name."""
+
+    def __init__(self, arm: str, reason: str) -> None:
+        super().__init__(reason if reason.startswith(f"arm {arm}") else f"arm {arm}: {reason}")
+        self.arm = arm
+
+
 @contextlib.contextmanager
 def processes(course: Course, arms: Mapping[str, Config], handicaps: Mapping[str, float] | None = None) -> Iterator[dict[str, Worker]]:
     """A fresh process per arm, warmed up to its steady state and stopped; all end when the block does.
 
-    `handicaps` slow arms down by known factors (`Trial.block`): how the tuner's own verdicts are checked.
+    `handicaps` slow arms down by known factors: how the tuner's own verdicts are checked. Raises `ArmError` for an arm that does not
+    start or settle.
     """
     with contextlib.ExitStack() as stack:
         workers = {}
@@ -70,20 +82,25 @@ def processes(course: Course, arms: Mapping[str, Config], handicaps: Mapping[str
                 "tolerance": course.tolerance,
                 "handicap": (handicaps or {}).get(name, 1.0),
             }
-            workers[name] = stack.enter_context(Worker("openinfer.tuner.trial:open_trial", spec, name=f"arm {name}"))
-        for worker in workers.values():
-            worker.wait_ready()
+            workers[name] = stack.enter_context(Worker("openinfer.tuner.arm_server:open_arm", spec, name=f"arm {name}"))
+        for name, worker in workers.items():
+            with _blamed(name):
+                worker.wait_ready()
             worker.pause()
-        for worker in workers.values():  # one after the other: beside starting processes nothing settles
-            worker.resume()
-            worker.call("settle", timeout_s=course.timeout_s, count=course.block)
-            worker.pause()
+        for name, worker in workers.items():  # one after the other: beside starting processes nothing settles
+            with _blamed(name), _awake(worker):
+                worker.call("settle", timeout_s=course.timeout_s, count=course.block)
         yield workers
 
 
 def race(course: Course, workers: Mapping[str, Worker], order: Sequence[str], turns: int, seed: int) -> dict[str, Lap]:
-    """`turns` blocks per arm: each turn visits all arms in a random order, the next turn in the mirrored one. The same block for all."""
+    """`turns` blocks per arm: each turn visits all arms in a random order, the next turn in the mirrored one. The same block for all,
+    no block again before every other has been served. Raises `ArmError`.
+    """
     generator = np.random.default_rng(seed)
+    firsts: list[int] = []
+    while len(firsts) < turns:
+        firsts += (generator.permutation(course.blocks) * course.block).tolist()
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in order}
     sequence = list(order)
     for turn in range(turns):
@@ -91,19 +108,17 @@ def race(course: Course, workers: Mapping[str, Worker], order: Sequence[str], tu
             sequence = [order[i] for i in generator.permutation(len(order))]
         else:
             sequence.reverse()
-        first = int(generator.integers(course.blocks)) * course.block
         for name in sequence:
-            workers[name].resume()
-            found[name].append(workers[name].call("block", timeout_s=course.timeout_s, first=first, count=course.block))
-            workers[name].pause()
-    return {name: _lap(course, workers[name], results) for name, results in found.items()}
+            with _blamed(name), _awake(workers[name]) as worker:
+                found[name].append(worker.call("block", timeout_s=course.timeout_s, first=firsts[turn], count=course.block))
+    return {name: _lap(course, name, workers[name], firsts[:turns], results) for name, results in found.items()}
 
 
-def _lap(course: Course, worker: Worker, results: Sequence[Mapping[str, Any]]) -> Lap:
-    worker.resume()
-    facts = worker.call("facts", timeout_s=course.timeout_s)
-    worker.pause()
+def _lap(course: Course, name: str, worker: Worker, firsts: list[int], results: Sequence[Mapping[str, Any]]) -> Lap:
+    with _blamed(name), _awake(worker):
+        facts = worker.call("facts", timeout_s=course.timeout_s)
     return Lap(
+        firsts,
         [float(np.quantile(result["corrected"], course.quantile)) for result in results],
         np.concatenate([result["corrected"] for result in results]),
         np.concatenate([result["raw"] for result in results]),
@@ -111,3 +126,19 @@ def _lap(course: Course, worker: Worker, results: Sequence[Mapping[str, Any]]) -
         np.max([result["lateness"] for result in results], axis=0),
         facts,
     )
+
+
+@contextlib.contextmanager
+def _awake(worker: Worker) -> Iterator[Worker]:
+    """The arm's process runs inside, and stands still outside."""
+    worker.resume()
+    yield worker
+    worker.pause()
+
+
+@contextlib.contextmanager
+def _blamed(arm: str) -> Iterator[None]:
+    try:
+        yield
+    except WorkerError as error:
+        raise ArmError(arm, str(error)) from error

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 from openinfer.profiles.study_record import Interval, Trial
 from openinfer.tuner.journal import Journal
-from openinfer.tuner.race import processes, race
+from openinfer.tuner.race import ArmError, processes, race
 from openinfer.tuner.space import Knob
 from openinfer.tuner.statistics import block_effect
 from openinfer.tuner.task import Task
 
 from openinfer.config import Config
-from openinfer.errors import OpenInferError
+from openinfer.errors import OpenInferError, StudyError
 from openinfer.worker.process import Worker
 
 FIRST_TURNS, MORE_TURNS = 2, 4
@@ -36,38 +36,56 @@ def seed_of(*parts: object) -> int:
 
 
 def search(task: Task, knobs: Sequence[Knob], journal: Journal, seed: int, more: Callable[[int], bool], report: Report) -> list[Trial]:
-    """Measure candidates while `more(number of trials)`; those of the journal are taken as they are. Ctrl-C ends the search."""
+    """Measure candidates while `more(number of trials)`; those of the journal are taken as they are. Ctrl-C ends the search.
+
+    Raises `StudyError` where the default itself fails, or answers outside the tolerance.
+    """
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     distributions = {knob.name: optuna.distributions.CategoricalDistribution(knob.values) for knob in knobs}
     study = optuna.create_study(direction="minimize")
     defaults = {knob.name: knob.values[0] for knob in knobs}
-    trials = [as_trial(record) for record in journal.of("trial")]
+    trials = recorded(journal)
     for trial in trials:
         if trial.objective is not None:
             study.add_trial(optuna.trial.create_trial(params=defaults | trial.knobs, distributions=distributions, value=trial.objective))
     begin = time.monotonic() - max((trial.started_s + trial.duration_s for trial in trials), default=0.0)
-    with processes(task.tuning, {"default": Config()}) as standing:
-        while more(len(trials)):
-            number = len(trials)
-            study.sampler = optuna.samplers.TPESampler(
-                seed=seed_of(seed, number), n_startup_trials=len(knobs) + STARTING, multivariate=True
-            )
-            if number < len(knobs):
-                study.enqueue_trial(defaults | {knobs[number].name: knobs[number].values[-1]})
-            asked = study.ask(distributions)
-            try:
+    try:
+        with processes(task.tuning, {"default": Config()}) as standing:
+            _check_default(task, standing, seed)
+            while more(len(trials)):
+                number = len(trials)
+                study.sampler = optuna.samplers.TPESampler(
+                    seed=seed_of(seed, number), n_startup_trials=len(knobs) + STARTING, multivariate=True
+                )
+                if number < len(knobs):
+                    study.enqueue_trial(defaults | dict(knobs[number].beside) | {knobs[number].name: knobs[number].values[-1]})
+                asked = study.ask(distributions)
                 record = _measure(task, standing, dict(asked.params), number, begin, seed)
-            except KeyboardInterrupt:
-                break
-            if record["objective"] is None:
-                study.tell(asked, state=optuna.trial.TrialState.FAIL)
-            else:
-                study.tell(asked, record["objective"])
-            trials.append(as_trial(journal.append("trial", **record)))
-            report(best_of(trials))
+                if record["objective"] is None:
+                    study.tell(asked, state=optuna.trial.TrialState.FAIL)
+                else:
+                    study.tell(asked, record["objective"])
+                trials.append(as_trial(journal.append("trial", **record)))
+                report(best_of(trials))
+    except KeyboardInterrupt:
+        return recorded(journal)
     return trials
+
+
+def recorded(journal: Journal) -> list[Trial]:
+    """The trials that the journal holds."""
+    return [as_trial(record) for record in journal.of("trial")]
+
+
+def _check_default(task: Task, standing: Mapping[str, Worker], seed: int) -> None:
+    lap = race(task.tuning, standing, ("default",), 1, seed_of(seed, "check"))["default"]
+    if lap.error > task.tuning.tolerance:
+        raise StudyError(
+            f"the default configuration differs from float64 by {lap.error:.1e} of the largest value; allowed {task.tuning.tolerance:.0e}: "
+            "no candidate can be judged; see what openinfer run --verify says of the model"
+        )
 
 
 def best_of(trials: Sequence[Trial]) -> Trial | None:
@@ -117,6 +135,10 @@ def _measure(task: Task, standing: Mapping[str, Worker], knobs: dict[str, Any], 
             record["reason"] = f"answers differ by {error:.1e} of the largest; allowed {task.tuning.tolerance:.0e}"
         else:
             record |= {"state": state, "reason": reason, "objective": ratio.estimate, "ratio": dataclasses.asdict(ratio)}
+    except ArmError as problem:
+        if problem.arm == "default":
+            raise
+        record["reason"] = str(problem)
     except OpenInferError as problem:
         record["reason"] = str(problem)
     record["duration_s"] = time.monotonic() - started

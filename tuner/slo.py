@@ -25,9 +25,9 @@ class Slo:
     limit_ns: int
     inclusive: bool
 
-    def check(self, samples_ns: Any, arm: str, scenario: str) -> SloCheck:
-        """Judge the promise on corrected latencies."""
-        bound = quantile_bound(samples_ns, self.quantile, self.limit_ns, inclusive=self.inclusive)
+    def check(self, samples_ns: Any, arm: str, scenario: str, distinct: int) -> SloCheck:
+        """Judge the promise on corrected latencies of `distinct` different requests."""
+        bound = quantile_bound(samples_ns, self.quantile, self.limit_ns, inclusive=self.inclusive, distinct=distinct)
         return SloCheck(
             expression=self.expression,
             arm=arm,
@@ -39,6 +39,7 @@ class Slo:
             violations=bound.violations,
             observed_ns=int(bound.observed) if bound.samples else 0,
             upper_ns=None if bound.upper is None else int(bound.upper),
+            distinct=distinct,
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from openinfer.config import Config
@@ -12,11 +12,14 @@ from openinfer.machine import Machine
 
 @dataclasses.dataclass(frozen=True)
 class Knob:
-    """One dimension of the search: the default comes first. `mechanism` says what it changes, for the report."""
+    """One dimension of the search: the default comes first. `mechanism` says what it changes, for the report; `beside` are the settings
+    without which it changes nothing.
+    """
 
     name: str
     values: tuple[Any, ...]
     mechanism: str
+    beside: Mapping[str, Any]
 
 
 def space(machine: Machine, operators: Sequence[str], batches: bool, double: bool) -> list[Knob]:
@@ -44,8 +47,12 @@ def space(machine: Machine, operators: Sequence[str], batches: bool, double: boo
         ("memory.alignment", (64, 128, 4096), "where arenas and weights begin", True),
         ("engine.precision", ("model", "float32" if double else "float64"), "arithmetic of float tensors", not trees),
     ]
+    pooled, joined = {"engine.threads": min(len(machine.processors), 8)}, {"scheduler.max_batch": 16}
+    beside = {"engine.wait": pooled, "engine.spin_us": pooled, "engine.pin": pooled, "scheduler.max_delay_us": joined}
     return [
-        Knob(name, _default_first(values, defaults[name]), text) for name, values, text, wanted in offered if wanted and len(values) > 1
+        Knob(name, _default_first(values, defaults[name]), text, beside.get(name, {}))
+        for name, values, text, wanted in offered
+        if wanted and len(values) > 1
     ]
 
 

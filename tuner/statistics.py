@@ -76,9 +76,11 @@ def is_settled(medians: Sequence[float]) -> bool:
 
 
 def noise_floor(control: NDArray[np.float64], confidence: float = 0.95) -> float:
-    """The gain that identical processes could show: the far end of the A/A control's interval, as a fraction."""
+    """The gain that identical arms could show, as a fraction below 1: the far end of the A/A control's interval, whichever arm is named
+    first.
+    """
     interval = ratio_interval(control, confidence)
-    return max(1 - interval.low, interval.high - 1)
+    return 1 - min(interval.low, 1 / interval.high)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,11 +99,14 @@ def samples_needed(q: float, confidence: float = CONFIDENCE) -> int:
     return math.ceil(math.log(1 - confidence) / math.log(q))
 
 
-def quantile_bound(samples: Any, q: float, limit: float, confidence: float = CONFIDENCE, inclusive: bool = False) -> QuantileBound:
+def quantile_bound(
+    samples: Any, q: float, limit: float, confidence: float = CONFIDENCE, inclusive: bool = False, distinct: int | None = None
+) -> QuantileBound:
     """Judge "q-quantile < limit" (`inclusive`: <=). A sample equal to the limit violates "<" and keeps "<=".
 
     Met where fewer violations than 1-q are certain at `confidence`, not met where more are, undecided between. `upper` is the
-    distribution-free upper bound of the quantile, an order statistic; None where the samples are too few for one.
+    distribution-free upper bound of the quantile, an order statistic; None where the samples are too few for one. Replays of the same
+    requests say nothing about others: with fewer than `samples_needed` `distinct` ones a promise is never met.
     """
     values = np.sort(np.asarray(samples))
     count = len(values)
@@ -114,6 +119,8 @@ def quantile_bound(samples: Any, q: float, limit: float, confidence: float = CON
         status = "met"
     elif stats.binom.sf(violations - 1, count, allowed) <= 1 - confidence:
         status = "not met"
+    if status == "met" and distinct is not None and distinct < samples_needed(q, confidence):
+        status = "undecided"
     rank = int(stats.binom.ppf(confidence, count, q)) + 1
     observed = float(values[min(count - 1, math.ceil(q * count) - 1)])
     return QuantileBound(status, count, violations, observed, float(values[rank - 1]) if rank <= count else None)

@@ -16,28 +16,30 @@ def judge(
     unit: str = "ns",
     output_passed: bool = True,
     slos: Sequence[SloCheck] = (),
+    nothing: str = "the search found no configuration that looked faster",
     confidence: float = CONFIDENCE,
 ) -> Verdict:
     """The verdict on the winner of the search, decided on held-out traffic only.
 
-    `ratio` is winner ÷ default of the objective, None where the search found nothing that differs from the default. `noise_floor` is
-    the gain that identical processes could show. `slos` holds the checks of both arms, named "default" and "winner".
+    `ratio` is winner ÷ default of the objective, None where there is no winner, and `nothing` says why. `noise_floor` is the gain that
+    identical arms could show. `output_passed` is about the winner's answers. `slos` holds the checks of both arms, named "default" and
+    "winner".
     """
 
     def verdict(kind: VerdictKind, reason: str) -> Verdict:
         return Verdict(kind, f"{kind}: {reason}", objective, unit, ratio, confidence)
 
     if ratio is None:
-        return verdict("KEEP DEFAULT", "the search found no configuration that looked faster")
+        return verdict("KEEP DEFAULT", nothing)
     if not output_passed:
         return verdict("KEEP DEFAULT", "the winner of the search gave answers outside the tolerance")
     broken = _newly_broken(slos)
     if broken:
-        return verdict("KEEP DEFAULT", f"the winner of the search breaks {broken}, which the default does not")
+        return verdict("KEEP DEFAULT", f"the winner of the search breaks {broken}, which the default is not shown to break")
     gain = 1 - ratio.estimate
     text = f"{objective} changes by {_percent(ratio.estimate)} ({confidence:.0%} interval {_percent(ratio.low)} to {_percent(ratio.high)})"
     if ratio.high < 1 and gain > noise_floor:
-        return verdict("ADOPT", f"{text} on held-out traffic; identical processes differ by up to {noise_floor:.1%}")
+        return verdict("ADOPT", f"{text} on held-out traffic; identical arms could show a gain of up to {noise_floor:.1%}")
     if ratio.high < 1:
         return verdict("KEEP DEFAULT", f"{text}, which is not above the noise floor of {noise_floor:.1%}")
     if ratio.low > 1:

@@ -24,6 +24,20 @@ class ReplayTimes:
     start_ns: Nanoseconds
     end_ns: Nanoseconds
     batch: npt.NDArray[np.int64]
+    max_batch: int
+    max_delay_ns: int
+
+    @property
+    def lateness_ns(self) -> Nanoseconds:
+        """Per call: its begin, less when it could have begun (its batch was due, and the call before had ended). The generator's own
+        fault.
+        """
+        first = np.flatnonzero(np.diff(self.start_ns, prepend=-1))
+        last = np.minimum(first + self.max_batch, len(self.start_ns)) - 1
+        due = np.minimum(self.intended_ns[last], self.intended_ns[first] + self.max_delay_ns)
+        free = np.concatenate([[0], self.end_ns[first[1:] - 1]])
+        late: Nanoseconds = self.start_ns[first] - np.maximum(due, free)
+        return late
 
     @property
     def corrected_ns(self) -> Nanoseconds:
@@ -71,4 +85,4 @@ def replay_inline(
         for index in range(first, first + count):
             starts[index], ends[index], sizes[index] = now, end, count
         first += count
-    return ReplayTimes(due, np.array(starts, np.int64), np.array(ends, np.int64), np.array(sizes, np.int64))
+    return ReplayTimes(due, np.array(starts, np.int64), np.array(ends, np.int64), np.array(sizes, np.int64), max_batch, delay)

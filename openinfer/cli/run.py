@@ -76,20 +76,7 @@ def _errors(model: str, arrays: dict[str, Any], results: dict[str, Any]) -> dict
     """Largest error of each output, relative to the reference's largest value."""
     import onnx
 
-    from openinfer.frontend.float64 import reference as evaluate
-    from openinfer.frontend.float64 import widen
+    from openinfer.frontend.float64 import discrepancy, reference, widen
 
-    expected = evaluate(widen(onnx.load(model)), arrays)
-    errors = {}
-    for name, value in results.items():
-        reference = np.asarray(expected[name])
-        if reference.dtype.kind == "f":
-            finite = np.isfinite(reference)
-            same = (np.isnan(reference) == np.isnan(value)).all() and (reference[~finite] == value[~finite])[
-                ~np.isnan(reference[~finite])
-            ].all()
-            scale = np.abs(reference[finite]).max(initial=0.0) or 1.0
-            errors[name] = float(np.abs(value[finite] - reference[finite]).max(initial=0.0) / scale) if same else float("inf")
-        else:
-            errors[name] = 0.0 if (reference == value).all() else float("inf")
-    return errors
+    expected = reference(widen(onnx.load(model)), arrays)
+    return {name: discrepancy(np.asarray(value), np.asarray(expected[name])) for name, value in results.items()}

@@ -33,6 +33,27 @@ def widen(model: Any) -> Any:
     return wide
 
 
+def largest(values: Array) -> float:
+    """The largest finite magnitude, or 1 where there is none: what errors are measured against."""
+    wide = np.abs(values[np.isfinite(values)].astype(np.float64)) if values.dtype.kind in "fiu" else np.zeros(0)
+    return float(wide.max(initial=0.0)) or 1.0
+
+
+def discrepancy(found: Array, expected: Array, scale: float | None = None) -> float:
+    """max |found - expected| ÷ `scale` (default: `largest` of expected). Infinite where NaN and infinities lie elsewhere, where shapes
+    differ, and where anything but floats is not equal.
+    """
+    if found.shape != expected.shape:
+        return float("inf")
+    if expected.dtype.kind != "f":
+        return 0.0 if np.array_equal(found, expected) else float("inf")
+    finite = np.isfinite(expected)
+    if not np.array_equal(found[~finite], expected[~finite], equal_nan=True) or not np.isfinite(found[finite]).all():
+        return float("inf")
+    difference = np.abs(found[finite].astype(np.float64) - expected[finite])
+    return float(difference.max(initial=0.0)) / (scale or largest(expected))
+
+
 class Reference:
     """A model under `onnx.reference`, read once and run many times."""
 

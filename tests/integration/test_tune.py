@@ -13,8 +13,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from models import mlp, model
-from onnx import TensorProto, helper
+from models import mlp
 from openinfer.profiles.study_record import StudyRecord
 from openinfer.tuner.journal import read_journal
 from openinfer.tuner.study import parse_budget, tune
@@ -79,7 +78,7 @@ def test_the_record_can_be_read_again(study):
     assert record.trust.output_passed and record.trust.output_max_error <= 1e-5
     assert len(done.trials) == 2
     kinds = [line["kind"] for line in read_journal(done.folder / "journal.jsonl")]
-    assert kinds == ["study", "trial", "trial", "finalists", *["round"] * ROUNDS]
+    assert kinds == ["study", "trial", "trial", "finalists", *["round"] * ROUNDS, "session", "judged"]
     assert record.trust.rounds == ROUNDS and record.trust.steady_state == (record.trust.drift <= 0.1)
     assert [step.name for step in record.steps] == list(read_journal(done.folder / "journal.jsonl")[3]["path"])
 
@@ -141,28 +140,6 @@ def test_budgets():
     assert parse_budget("60s")[0] == 60 and parse_budget("2m")[0] == 120 and parse_budget("40trials")[1] == 40
 
 
-def test_requests_of_a_fixed_shape_are_served_one_by_one(tmp_path):
-    weight = np.random.default_rng(1).standard_normal((8, 3)).astype(np.float32)
-    nodes = [helper.make_node("MatMul", ["x", "w"], ["y"])]
-    proto = model(nodes, {"x": (TensorProto.FLOAT, [4, 8])}, {"y": (TensorProto.FLOAT, [4, 3])}, {"w": weight})
-    onnx.save(proto, tmp_path / "fixed.onnx")
-    done = tune(model=str(tmp_path / "fixed.onnx"), budget="1trials", output=tmp_path / "fixed.toml")
-    assert done.record.trust.output_passed and done.record.verdict.objective == "p99"
-
-
-def test_a_model_that_needs_the_fallback_is_tuned_through_run(tmp_path):
-    nodes = [
-        helper.make_node("NonZero", ["x"], ["i"]),
-        helper.make_node("Shape", ["i"], ["s"]),
-        helper.make_node("Cast", ["s"], ["c"], to=1),
-    ]
-    nodes.append(helper.make_node("Add", ["x", "c"], ["y"]))
-    proto = model(nodes, {"x": (TensorProto.FLOAT, [1, 2])}, {"y": (TensorProto.FLOAT, [1, 2])})
-    onnx.save(proto, tmp_path / "m.onnx")
-    done = tune(model=str(tmp_path / "m.onnx"), budget="1trials", output=tmp_path / "m.toml")
-    assert done.record.trust.output_passed
-
-
 def test_a_trace_of_another_model_is_refused(tmp_path):
     material(tmp_path)
     write(Trace({"z": np.zeros((10, 40), np.float32)}), tmp_path / "z.npz")
@@ -171,6 +148,28 @@ def test_a_trace_of_another_model_is_refused(tmp_path):
         with pytest.raises(kind, match=words):
             tune(model=str(tmp_path / "m.onnx"), trace=str(tmp_path / f"{name}.npz"), output=tmp_path / "m.toml")
         assert not (tmp_path / "m.toml").exists()
+
+
+def test_resuming_with_other_traffic_is_refused_and_changes_nothing(study):
+    _, folder, _ = study
+    before = {path: path.read_bytes() for path in (folder / "m.study").iterdir()}
+    with pytest.raises(StudyError, match="differs in traces"):
+        tune(model=str(folder / "m.onnx"), budget="2trials", output=folder / "m.toml", resume=True)
+    onnx.save(mlp(seed=3), folder / "elsewhere.onnx")
+    with pytest.raises(StudyError, match=r"is a study of .*m\.onnx, found .*elsewhere\.onnx"):
+        tune(model=str(folder / "elsewhere.onnx"), budget="2trials", output=folder / "m.toml")
+    assert {path: path.read_bytes() for path in (folder / "m.study").iterdir()} == before
+
+
+def test_a_judged_race_gets_no_further_rounds(study, monkeypatch):
+    done, folder, _ = study
+    earlier_s = sum(line["duration_s"] for line in read_journal(folder / "m.study" / "journal.jsonl") if line["kind"] == "session")
+    monkeypatch.setattr("openinfer.tuner.final.ROUNDS", ROUNDS + 1)
+    arguments = {"model": str(folder / "m.onnx"), "trace": str(folder / "t.parquet"), "output": folder / "m.toml"}
+    again = tune(**arguments, slo="p50<1ns", budget="9trials", resume=True)
+    assert again.record.trust.rounds == ROUNDS and again.record.started_at == done.record.started_at
+    assert again.record.duration_s > earlier_s and len(again.record.trials) == 2
+    assert again.record.slos[0].status == "not met"
 
 
 @pytest.mark.parametrize("output", ["m", "file.toml/m.toml", "folder.toml"])

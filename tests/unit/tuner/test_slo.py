@@ -24,5 +24,5 @@ def test_what_is_not_a_promise_is_refused(text: str) -> None:
 
 
 def test_check_counts_violations() -> None:
-    check = parse_slos("p99<2us")[0].check([1_000] * 500 + [3_000], "winner", "burst")
+    check = parse_slos("p99<2us")[0].check([1_000] * 500 + [3_000], "winner", "burst", 501)
     assert (check.samples, check.violations, check.status, check.arm) == (501, 1, "undecided", "winner")

@@ -19,6 +19,14 @@ def names(operators, batches=True, double=False, processors=(0, 1)):
     return {knob.name: knob.values for knob in space(machine, operators, batches, double)}
 
 
+def test_settings_beside_a_knob_are_those_without_which_it_does_nothing():
+    machine = dataclasses.replace(host(), processors=(0, 1))
+    beside = {knob.name: knob.beside for knob in space(machine, ["Gemm"], True, False) if knob.beside}
+    assert set(beside) == {"engine.wait", "engine.spin_us", "engine.pin", "scheduler.max_delay_us"}
+    for settings in beside.values():
+        Config().with_knobs(settings)
+
+
 def test_no_knob_is_forgotten():
     everything = names(["Gemm", "Conv"]) | names(["TreeEnsembleRegressor"])
     assert set(everything) == set(Config().knobs()) - FIXED

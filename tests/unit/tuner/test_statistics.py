@@ -85,7 +85,15 @@ def test_warming_up_is_told_from_noise() -> None:
 
 def test_noise_floor_is_the_far_end_of_the_control() -> None:
     assert noise_floor(np.zeros(6)) == 0
-    assert noise_floor(np.array([0.01, -0.01, 0.02, -0.02])) > 0.02
+    control = np.array([0.3, -0.1, 0.5, 0.2])
+    assert 0 < noise_floor(control) < 1
+    assert noise_floor(control) == pytest.approx(noise_floor(-control))  # whichever arm is called the twin
+
+
+def test_replays_of_few_requests_keep_no_promise() -> None:
+    assert quantile_bound(np.zeros(5000), 0.99, 1, distinct=459).status == "met"
+    assert quantile_bound(np.zeros(5000), 0.99, 1, distinct=458).status == "undecided"
+    assert quantile_bound(np.full(5000, 2), 0.99, 1, distinct=1).status == "not met"
 
 
 @pytest.mark.parametrize(("q", "needed"), [(0.99, 459), (0.999, 4603), (0.5, 7)])

@@ -43,7 +43,7 @@ def test_planted_losses_are_never_adopted() -> None:
 
 
 def _check(arm: str, status: str) -> SloCheck:
-    return SloCheck("p99<1ms", arm, "burst", 0.99, 10**6, status, 500, 0, 10, 20)  # type: ignore[arg-type]  # the test's own literals
+    return SloCheck("p99<1ms", arm, "burst", 0.99, 10**6, status, 500, 0, 10, 20, 500)  # type: ignore[arg-type]  # the test's own literals
 
 
 @pytest.mark.parametrize(

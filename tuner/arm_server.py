@@ -1,18 +1,19 @@
 """One arm of a race, inside its own process: loads the engine, replays blocks of the trace, checks every answer.
 
-`open_trial` is the factory that `openinfer.worker` calls in the child. Between blocks the parent stops the process, so an idle arm takes
+`open_arm` is the factory that `openinfer.worker` calls in the child. Between blocks the parent stops the process, so an idle arm takes
 no core.
 """
 
 from __future__ import annotations
 
+import resource
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import psutil
-from openinfer.tuner.statistics import is_settled
+from openinfer.tuner.statistics import SETTLED_OVER, is_settled
 from openinfer.workloads import trace as traces
 from openinfer.workloads.replay import ReplayTimes, replay_inline
 from openinfer.workloads.requests import Call, batched, bindable, call_on
@@ -20,16 +21,17 @@ from openinfer.workloads.requests import Call, batched, bindable, call_on
 from openinfer.config import Config
 from openinfer.engine import load
 from openinfer.errors import StudyError
+from openinfer.frontend.float64 import discrepancy, largest
 
 SETTLE_ROUNDS = 12
 
 
-def open_trial(model: str, config: dict[str, Any], trace: str, oracle: str, tolerance: float, handicap: float = 1.0) -> Trial:
+def open_arm(model: str, config: dict[str, Any], trace: str, oracle: str, tolerance: float, handicap: float = 1.0) -> ArmServer:
     """The factory: paths of the model, the trace and the oracle's outputs (npz), the configuration as a nested mapping."""
-    return Trial(model, Config.parse(config), trace, oracle, tolerance, handicap)
+    return ArmServer(model, Config.parse(config), trace, oracle, tolerance, handicap)
 
 
-class Trial:
+class ArmServer:
     """Serves the requests of one trace with one configuration. `handicap` stretches every answer's service time by that factor."""
 
     def __init__(self, model: str, config: Config, trace: str, oracle: str, tolerance: float, handicap: float = 1.0) -> None:
@@ -41,16 +43,16 @@ class Trial:
         self._handicap = handicap
         with np.load(oracle, allow_pickle=False) as file:
             self._expected = {name: file[name] for name in file.files}
-        self._scale = {name: float(np.abs(value).max(initial=0.0)) or 1.0 for name, value in self._expected.items()}
+        self._scale = {name: largest(value) for name, value in self._expected.items()}
         self._scheduler = config.scheduler
         joins = batched(self._engine.inputs)
-        largest = min(self._scheduler.max_batch, len(self._trace)) if joins else 1
-        self._largest = largest
+        self._largest = min(self._scheduler.max_batch, len(self._trace)) if joins else 1
         self._calls = {
-            size: call_on(self._engine, bindable(self._engine.inputs, self._trace.inputs, size)) for size in range(1, largest + 1)
+            size: call_on(self._engine, bindable(self._engine.inputs, self._trace.inputs, size)) for size in range(1, self._largest + 1)
         }
         self._answers = {name: np.empty_like(value, dtype=self._calls[1].outputs[name].dtype) for name, value in self._expected.items()}
         self._settled: list[float] = []
+        self._switches = 0
         self._reference = 0
 
     def settle(self, count: int) -> dict[str, Any]:
@@ -64,6 +66,7 @@ class Trial:
         for _ in range(SETTLE_ROUNDS):
             self._settled.append(self._median())
             if is_settled(self._settled):
+                self._switches = int(psutil.Process().num_ctx_switches().involuntary)
                 return {}
         shown = ", ".join(f"{value / 1e3:.2f}" for value in self._settled)
         raise StudyError(f"the service time does not settle: medians of {shown} µs in a row; close what else runs on this machine")
@@ -71,24 +74,26 @@ class Trial:
     def block(self, first: int, count: int) -> dict[str, Any]:
         """Replay requests first … first + count - 1 on their schedule; corrected and raw latencies in ns, the largest relative error."""
         for answers in self._answers.values():
-            answers[first : first + count] = np.nan
+            answers[first : first + count] = _poison(answers.dtype)  # no answer is that, so one that was never written shows
         times = self._replay(first, count)
-        lateness = times.start_ns[times.batch == 1] - times.intended_ns[times.batch == 1]
+        lateness = times.lateness_ns
         return {
             "corrected": times.raw_ns if self._trace.arrival_s is None else times.corrected_ns,
             "raw": times.raw_ns,
             "error": self._error(first, first + count),
-            "lateness": np.percentile(lateness, [50, 99]).astype(np.int64) if len(lateness) else np.zeros(2, np.int64),
+            "lateness": np.percentile(lateness, [50, 99]).astype(np.int64),
         }
 
     def facts(self) -> dict[str, Any]:
-        """Resident bytes, start-up, context switches so far, warm-up replays, and the service time now ÷ when it had settled."""
-        process = psutil.Process()
-        drift = self._median() / self._settled[-1]
+        """Peak resident bytes, start-up, forced context switches since it had settled, warm-up replays, and the service time now ÷ then.
+
+        Both service times are the fastest of three replays: noise of the host only adds.
+        """
+        drift = min(self._median() for _ in range(SETTLED_OVER)) / min(self._settled[-SETTLED_OVER:])
         return {
-            "resident_bytes": int(process.memory_info().rss),
+            "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
             "startup_s": self._startup_s,
-            "involuntary": int(process.num_ctx_switches().involuntary),
+            "involuntary": int(psutil.Process().num_ctx_switches().involuntary) - self._switches,
             "warm_up_replays": len(self._settled),
             "drift": drift,
         }
@@ -116,13 +121,10 @@ class Trial:
         return float(np.median(self._replay(0, self._reference).raw_ns))
 
     def _error(self, first: int, stop: int) -> float:
-        worst = 0.0
-        for name, expected in self._expected.items():
-            difference = np.abs(self._answers[name][first:stop] - expected[first:stop])
-            if not np.isfinite(difference).all():
-                return float("inf")
-            worst = max(worst, float(difference.max(initial=0.0)) / self._scale[name])
-        return worst
+        return max(
+            discrepancy(self._answers[name][first:stop], expected[first:stop], self._scale[name])
+            for name, expected in self._expected.items()
+        )
 
 
 def _server(calls: Mapping[int, Call], given: Mapping[str, Any], answers: Mapping[str, Any]) -> Callable[[int, int], object]:
@@ -148,6 +150,11 @@ def _server(calls: Mapping[int, Call], given: Mapping[str, Any], answers: Mappin
             answer[at : at + size] = call.outputs[name]
 
     return serve
+
+
+def _poison(dtype: Any) -> Any:
+    """A value that is no likely answer."""
+    return np.finfo(dtype).max if dtype.kind == "f" else (np.iinfo(dtype).max if dtype.kind in "iu" else True)
 
 
 def _stretched(serve: Callable[[int, int], object], factor: float) -> Callable[[int, int], object]:

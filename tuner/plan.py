@@ -1,0 +1,130 @@
+"""What a study is about, in memory: model, traffic cut to what can be replayed and answered in time, promises. Writes nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from openinfer.tuner.pace import Pace, measure, quantile_of, without_long_gaps
+from openinfer.tuner.slo import Slo, parse_slos
+from openinfer.tuner.space import Knob, space
+from openinfer.workloads import registry
+from openinfer.workloads import trace as traces
+from openinfer.workloads.requests import batched, bindable
+from openinfer.workloads.trace import Trace
+
+from openinfer.engine import model_hash
+from openinfer.errors import StudyError
+from openinfer.frontend.onnx_model import read
+from openinfer.ir.graph import Graph
+from openinfer.machine import host
+from openinfer.runtime.signature import check, example
+
+REQUESTS = 10_000  # of a workload, per trace
+TOLERANCE = 1e-5
+DRAWN, DRAWN_BYTES = 20_000, 128 << 20  # random requests per split, at most
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Everything that decides a study before it runs; two studies with the same `identity` measure the same."""
+
+    name: str
+    model: Path
+    model_sha256: str
+    tuning: tuple[Trace, ...]
+    held_out: tuple[Trace, ...]
+    pace: Pace
+    tolerance: float
+    slos: tuple[Slo, ...]
+    accuracy: Mapping[str, float]
+    knobs: tuple[Knob, ...]
+
+    @property
+    def traffic(self) -> str:
+        """The requests in words, for the record."""
+        split = ", ".join(f"{len(group)} × {len(group[0]):,} requests {kind}" for kind, group in self._splits())
+        if self.tuning[0].arrival_s is None:
+            return f"{split}; back to back"
+        return f"{split}; on their schedule, idle gaps cut to {self.pace.gap_s * 1e3:g} ms"
+
+    def identity(self) -> dict[str, Any]:
+        """What a journal must agree on before it is gone on with."""
+        return {
+            "model_sha256": self.model_sha256,
+            "machine": host().fingerprint,
+            "traces": [trace.digest() for _, group in self._splits() for trace in group],
+            "tolerance": self.tolerance,
+            "space": {knob.name: list(knob.values) for knob in self.knobs},
+        }
+
+    def _splits(self) -> tuple[tuple[str, tuple[Trace, ...]], ...]:
+        return ("to tune", self.tuning), ("held out", self.held_out)
+
+
+def prepare(
+    workload: str | None,
+    model: str | None,
+    trace: str | None,
+    slo: str | None,
+    objective: str | None,
+    seed: int,
+    known: Pace | None = None,
+) -> Plan:
+    """Generate or read the traces. `known` is the pace of the study that is resumed; without it the model is timed.
+
+    Raises `StudyError`, `WorkloadError`, `ModelError`, `InputError` for what cannot be tuned.
+    """
+    if (workload is None) == (model is None):
+        raise StudyError("found both or neither of a workload and a model; give exactly one")
+    slos = tuple(parse_slos(slo)) if slo is not None else ()
+    if objective is not None:
+        quantile_of(objective)
+    if workload is not None:
+        if trace is not None:
+            raise StudyError(f"workload {workload!r} brings its own traces; --trace goes with --model")
+        found = registry.get(workload)
+        main = found.models[found.main_model]
+        path, name, tolerance, accuracy = found.model_path(), workload, main.tolerance, {main.metric: main.accuracy}
+        slos, objective = slos or tuple(parse_slos(found.slo)), objective or found.objective
+        graph = read(path)
+        splits = found.traces("tuning", REQUESTS), found.traces("held_out", REQUESTS)
+    else:
+        path, name, tolerance, accuracy = Path(str(model)), Path(str(model)).stem, TOLERANCE, {}
+        graph = read(path)
+        splits = _of_trace(graph, trace) if trace is not None else _drawn(graph, seed)
+    for one in (*splits[0], *splits[1]):
+        check(bindable(graph.inputs, one.inputs, 1), graph.inputs)
+    pace = known or measure(path, graph.inputs, [*splits[0], *splits[1]], objective)
+    tuning, held_out = (tuple(without_long_gaps(one.between(0, pace.requests), pace.gap_s) for one in group) for group in splits)
+    operators = tuple(sorted({node.op for node in graph.nodes}))
+    double = any(value.dtype.name == "float64" for value in graph.constants.values()) or any(s.dtype == "float64" for s in graph.inputs)
+    knobs = tuple(space(host(), operators, batched(graph.inputs), double))
+    return Plan(name, path, model_hash(path), tuning, held_out, pace, tolerance, slos, accuracy, knobs)
+
+
+def _of_trace(graph: Graph, path: str) -> tuple[list[Trace], list[Trace]]:
+    """A user's trace cut into a first and a second half."""
+    whole = traces.read(path)
+    half = len(whole) // 2
+    if half < 1:
+        raise StudyError(f"{path}: found {len(whole)} requests; a study needs at least 2, a useful one thousands; give a longer trace")
+    return [whole.between(0, half)], [whole.between(half, len(whole))]
+
+
+def _drawn(graph: Graph, seed: int) -> tuple[list[Trace], list[Trace]]:
+    """Random requests, back to back."""
+    generators = [np.random.default_rng((seed, split)) for split in (0, 1)]
+    request_bytes = max(1, sum(array.nbytes for array in example(graph.inputs, generators[0], 1).values()))
+    count = min(DRAWN, max(8, DRAWN_BYTES // request_bytes))
+
+    def drawn(generator: np.random.Generator) -> Trace:
+        if batched(graph.inputs):
+            return Trace(example(graph.inputs, generator, count))
+        each = [example(graph.inputs, generator, 1) for _ in range(count)]
+        return Trace({name: np.stack([request[name] for request in each]) for name in each[0]})
+
+    return [drawn(generators[0])], [drawn(generators[1])]
