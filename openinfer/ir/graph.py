@@ -6,6 +6,7 @@ Graphs and nodes are immutable; a pass returns a new graph. Shapes become concre
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -107,6 +108,11 @@ class Graph:
         pool = self.constants if constants is None else constants
         return dataclasses.replace(self, nodes=kept, constants={name: value for name, value in pool.items() if name in read})
 
+    def names(self) -> set[str]:
+        """Every value's name."""
+        written = {name for node in self.nodes for name in node.outputs}
+        return {*(signature.name for signature in self.inputs), *self.constants, *written}
+
     def consumers(self) -> dict[str, list[Node]]:
         """Value name → nodes that read it; a graph output counts as read by no node."""
         table: dict[str, list[Node]] = {}
@@ -118,3 +124,13 @@ class Graph:
     def producers(self) -> dict[str, Node]:
         """Value name → the node that writes it."""
         return {name: node for node in self.nodes for name in node.outputs if name}
+
+
+def free_name(wanted: str, taken: set[str]) -> str:
+    """`wanted`, numbered where the model has that name already; added to `taken`."""
+    numbers = itertools.count(2)
+    name = wanted
+    while name in taken:
+        name = f"{wanted}.{next(numbers)}"
+    taken.add(name)
+    return name

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from openinfer.ir.graph import Graph, Node
+from openinfer.ir.graph import Graph, Node, free_name
 
 
 def fold_batch_norm(graph: Graph) -> Graph:
     """Conv → BatchNormalization, both with constant parameters, becomes one Conv."""
     consumers, outputs = graph.consumers(), {signature.name for signature in graph.outputs}
-    constants = dict(graph.constants)
+    constants, taken = dict(graph.constants), graph.names()
     replaced: dict[str, Node] = {}
     dropped: set[int] = set()
     for node in graph.nodes:
@@ -35,7 +35,7 @@ def fold_batch_norm(graph: Graph) -> Graph:
         bias = constants[node.inputs[2]].astype(np.float64) if len(node.inputs) > 2 and node.inputs[2] else np.zeros(weight.shape[0])
         scale, shift, mean, variance = (constants[name].astype(np.float64) for name in norm.inputs[1:5])
         factor = scale / np.sqrt(variance + norm.attribute("epsilon", 1e-5))
-        folded = f"{norm.outputs[0]}.weight", f"{norm.outputs[0]}.bias"
+        folded = free_name(f"{norm.outputs[0]}.weight", taken), free_name(f"{norm.outputs[0]}.bias", taken)
         constants[folded[0]] = (weight * factor.reshape(-1, *[1] * (weight.ndim - 1))).astype(weight.dtype)
         constants[folded[1]] = ((bias - mean) * factor + shift).astype(weight.dtype)
         replaced[norm.outputs[0]] = Node("Conv", (node.inputs[0], *folded), norm.outputs, node.attributes, "", node.version, node.name)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from openinfer.errors import ConfigError
-from openinfer.ir.graph import Graph, Node
+from openinfer.ir.graph import Graph, Node, free_name
 
 ONNX_CODES = {"float32": 1, "float64": 11}
 
@@ -23,12 +23,13 @@ def set_precision(graph: Graph, dtype: str) -> Graph:
             )
     renamed: dict[str, str] = {}
     nodes: list[Node] = []
+    taken = graph.names()
     for signature in graph.inputs:
         if signature.dtype == other:
-            renamed[signature.name] = f"{signature.name}.{dtype}"
+            renamed[signature.name] = free_name(f"{signature.name}.{dtype}", taken)
             nodes.append(Node("Cast", (signature.name,), (renamed[signature.name],), {"to": ONNX_CODES[dtype]}, "", 13))
     produced = {name for node in graph.nodes for name in node.outputs}
-    last = {s.name: f"{s.name}.{dtype}" for s in graph.outputs if s.dtype == other and s.name in produced}
+    last = {s.name: free_name(f"{s.name}.{dtype}", taken) for s in graph.outputs if s.dtype == other and s.name in produced}
     for node in graph.nodes:
         names = {**renamed, **last}
         nodes.append(

@@ -93,3 +93,35 @@ def test_precision_runs_inside_and_keeps_the_edges():
     narrow = openinfer.load(proto).run({"x": x})["probabilities"]
     assert wide.dtype == np.float32
     assert 0 < np.abs(wide - narrow).max() < 1e-5
+
+
+def test_folded_weights_and_casts_take_free_names():
+    seed = int(np.random.SeedSequence().entropy % 2**32)
+    print(f"{seed=}")
+    rng = np.random.default_rng(seed)
+    norm = {name: rng.uniform(0.5, 2, 3).astype(np.float32) for name in ("scale", "shift", "mean", "variance")}
+    proto = model(
+        [
+            helper.make_node("Conv", ["x", "w"], ["c"]),
+            helper.make_node("BatchNormalization", ["c", *norm], ["y"]),
+            helper.make_node("Add", ["y", "y.bias"], ["s"]),
+            helper.make_node("Mul", ["s", "y.weight"], ["z"]),
+            helper.make_node("Add", ["x.float64", "z.float64"], ["t"]),
+        ],
+        {"x": (F, [1, 2, 4, 4])},
+        {"z": (F, [1, 3, 4, 4]), "t": (F, [2])},
+        {
+            "w": rng.standard_normal((3, 2, 1, 1)).astype(np.float32),
+            **norm,
+            "y.bias": np.float32(3),
+            "y.weight": np.float32(-2),
+            "x.float64": np.float32([1, 2]),
+            "z.float64": np.float32([3, 4]),
+        },
+    )
+    x = rng.standard_normal((1, 2, 4, 4)).astype(np.float32)
+    exact = ReferenceEvaluator(proto).run(None, {"x": x})
+    for precision in ("model", "float64"):
+        found = openinfer.load(proto, {"engine": {"precision": precision}}).run({"x": x})
+        np.testing.assert_allclose(found["z"], exact[0], rtol=1e-4, atol=1e-5, err_msg=precision)
+        assert (found["t"] == exact[1]).all()
