@@ -74,7 +74,7 @@ def _checked(value: Any, signature: Signature, symbols: dict[str, tuple[int, str
     if not isinstance(value, np.ndarray):
         if in_place or not isinstance(value, (list, tuple, float, int, np.generic)):
             raise InputError(f"input {name!r}: found {type(value).__name__}; allowed: a NumPy array of {describe(signature)}")
-        value = np.asarray(value, None if signature.dtype == "string" else signature.dtype)
+        value = _converted(value, signature)
     array: Array = value
     if signature.dtype == "string":
         if array.dtype.kind not in "OUST":
@@ -91,6 +91,38 @@ def _checked(value: Any, signature: Signature, symbols: dict[str, tuple[int, str
             )
         array = np.require(array, requirements=["C", "A"])
     return array
+
+
+def _converted(value: Any, signature: Signature) -> Array:
+    """Numbers or text outside an array, as one of the signature's dtype. Floats may be rounded; anything else keeps its value."""
+    try:
+        array: Array = np.asarray(value)
+        if signature.dtype == "string":
+            return array
+        wanted = np.dtype(signature.dtype)
+    except (ValueError, TypeError, OverflowError) as error:
+        reason = " ".join(str(error).split())[:100]
+        raise InputError(
+            f"input {signature.name!r}: found a {type(value).__name__} that is no array: {reason}; allowed: {describe(signature)}"
+        ) from None
+    if not _keeps(array, wanted):
+        found = f"{array.dtype} values in a {type(value).__name__}"
+        raise InputError(f"input {signature.name!r}: found {found}, which {wanted} cannot hold; allowed: {describe(signature)}")
+    return array.astype(wanted)
+
+
+def _keeps(array: Array, wanted: np.dtype[Any]) -> bool:
+    if array.size == 0 or array.dtype == wanted:
+        return True
+    if array.dtype.kind in "iu" and wanted.kind in "iu":
+        limits = np.iinfo(wanted)
+        return int(limits.min) <= int(array.min()) and int(array.max()) <= int(limits.max)
+    if array.dtype.kind not in "biuf" or not np.can_cast(array.dtype, wanted, "same_kind"):
+        return False
+    if wanted.kind != "f":
+        return True
+    with np.errstate(over="ignore"):
+        return bool((np.isfinite(array.astype(wanted)) | ~np.isfinite(array)).all())
 
 
 def _bind(shape: tuple[int, ...], signature: Signature, symbols: dict[str, tuple[int, str]]) -> None:
