@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-INCURABLE = ("needs a GPU", "needs Arm", "this system cannot fork")
+INCURABLE = ("needs a GPU", "needs Arm", "this system cannot fork", "needs a kernel with transparent huge pages")
 _cured_by_installing: list[str] = []
 
 

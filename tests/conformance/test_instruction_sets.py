@@ -25,7 +25,7 @@ def test_kernels_are_right_on_another_processor(processor, isa, tmp_path):
     }
     # How threads share a layer and how sizes are asked for does not depend on the processor.
     chosen = ["-m", "kernels", "-k", "not two_threads and not asked_for and not follow_from"]
-    command = [sys.executable, "-m", "pytest", *chosen, "-x", "-p", "no:cacheprovider", str(ROOT / "tests" / "oracle")]
+    command = [sys.executable, "-m", "pytest", *chosen, "-x", "-n", "0", "-p", "no:cacheprovider", str(ROOT / "tests" / "oracle")]
     # From outside the root, so that the child tests the package that this process has, and not the folder beside it.
     child = subprocess.run(
         [*command, "--rootdir", str(ROOT), "-c", str(ROOT / "pyproject.toml")],

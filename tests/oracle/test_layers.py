@@ -13,7 +13,7 @@ import openinfer
 pytestmark = pytest.mark.kernels
 
 F = TensorProto.FLOAT
-RUNS = 12
+RUNS = 6
 
 
 def conv_case(rng, spatial):
