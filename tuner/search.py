@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -22,6 +23,8 @@ from openinfer.tuner.task import Task
 from openinfer.config import Config
 from openinfer.errors import OpenInferError, StudyError
 from openinfer.worker.process import Worker
+
+log = logging.getLogger("openinfer")
 
 FIRST_TURNS, MORE_TURNS = 2, 4
 PROCESS_SD = 0.01  # what one process can be off, as a fraction; only ranks candidates, never decides
@@ -70,6 +73,7 @@ def search(task: Task, knobs: Sequence[Knob], journal: Journal, seed: int, more:
                 trials.append(as_trial(journal.append("trial", **record)))
                 report(best_of(trials))
     except KeyboardInterrupt:
+        log.warning("the search was interrupted; the finalists are raced now; Ctrl-C again ends the race")
         return recorded(journal)
     return trials
 
