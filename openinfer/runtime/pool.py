@@ -80,15 +80,19 @@ class Pool:
                 return
             processors: Sequence[int] = host().processors if self.pin == "compact" else ()
             self._pinned.clear()
-            for k in range(1, self.threads):
-                processor = processors[k % len(processors)] if processors else None
-                thread = threading.Thread(
-                    target=_serve, args=(self._control, k, processor, self._pinned), name=f"openinfer-pool-{k}", daemon=True
-                )
-                thread.start()
-                self._workers.append(thread)
-            while self._control[words.ENTERED] < self.threads - 1:
-                time.sleep(20e-6)
+            try:
+                for k in range(1, self.threads):
+                    processor = processors[k % len(processors)] if processors else None
+                    thread = threading.Thread(
+                        target=_serve, args=(self._control, k, processor, self._pinned), name=f"openinfer-pool-{k}", daemon=True
+                    )
+                    thread.start()
+                    self._workers.append(thread)
+                self._wait_entered()
+            except BaseException:  # no thread left to the process, or an interrupt: the next call may try again
+                self._wait_entered()  # a worker that enters after the stop would not see it
+                _stop(self._control, self._workers)
+                raise
             self._control[words.READY] = 1
 
     def park(self) -> None:
@@ -126,6 +130,10 @@ class Pool:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
+
+    def _wait_entered(self) -> None:
+        while self._control[words.ENTERED] < sum(thread.is_alive() for thread in self._workers):
+            time.sleep(20e-6)
 
     def _spin_ns(self) -> int:
         return -1 if self.wait == "spin" else self.spin_us * 1000

@@ -252,3 +252,24 @@ def test_the_barrier_of_compiled_python() -> None:
         seats[:] = 0
         call()
         np.testing.assert_array_equal(seats[8:11], [1, 0, 0])
+
+
+def test_a_start_that_fails_half_way_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    start, started = threading.Thread.start, []
+
+    def fail_second(thread: threading.Thread) -> None:
+        if len(started) == 1:
+            raise RuntimeError("can't start new thread")
+        started.append(thread)
+        start(thread)
+
+    with Pool(3) as pool:
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", fail_second)
+            with pytest.raises(RuntimeError, match="start new thread"):
+                pool.start()
+        assert not started[0].is_alive()
+        assert not pool.running
+        pool.start()
+        assert pool.running
+        assert len(pool._workers) == 2
