@@ -93,13 +93,15 @@ class Runner:
     ) -> None:
         self.inputs, self.outputs = tuple(inputs), tuple(outputs)
         self.tables: list[Table] = []
-        self._new_table, self._batch_slot, self._batch_limit, self._release_gil = new_table, batch_slot, batch_limit, release_gil
-        grow, free = _grower(self.tables, new_table), np.zeros(MAX_TABLES, np.int64)
+        self._batch_slot, self._batch_limit, self._release_gil = batch_slot, batch_limit, release_gil
+        self._make = _maker(self.tables, new_table)
+        grow, free = _grower(self._make), np.zeros(MAX_TABLES, np.int64)
         descriptor, kept = self._descriptor(grow, free)
         free[0] = grow()
         descriptor[words.FREE_COUNT] = 1
         few = max(len(self.inputs), len(self.outputs)) <= words.MAX_PORTS
         flat = all(len(port.shape) <= words.MAX_DIMS for port in (*self.inputs, *self.outputs))
+        self._idle = list(self.tables)
         self.native = few and flat and entry_layout.problem() is None
         self.run: Callable[[Any], dict[str, Any] | None] = (
             entry_native.function("openinfer_run", descriptor.ctypes.data, (descriptor, kept, grow, free))
@@ -147,13 +149,18 @@ class Runner:
             batch = found
         arrays = [inputs[port.name] for port in self.inputs]
         made = {port.name: np.empty([batch if size == BATCH else size for size in port.shape], port.dtype) for port in self.outputs}
-        # A new table for each call: this path promises answers, not speed.
-        table = self._new_table()
-        for port, array in zip((*self.inputs, *self.outputs), (*arrays, *made.values()), strict=True):
-            table[port.slot] = array.ctypes.data
-        if self._batch_slot is not None:
-            table[self._batch_slot] = batch
-        bound_call(table, release_gil=self._release_gil)()
+        try:
+            table = self._idle.pop()
+        except IndexError:
+            table = self._make()
+        try:
+            for port, array in zip((*self.inputs, *self.outputs), (*arrays, *made.values()), strict=True):
+                table[port.slot] = array.ctypes.data
+            if self._batch_slot is not None:
+                table[self._batch_slot] = batch
+            bound_call(table, release_gil=self._release_gil)()
+        finally:
+            self._idle.append(table)
         return made
 
 
@@ -162,14 +169,31 @@ def _run_slowly(runner: weakref.ref[Runner], inputs: Any) -> dict[str, Any] | No
     return None if alive is None else alive.run_slowly(inputs)
 
 
-def _grower(tables: list[Table], new_table: Callable[[], Table]) -> Callable[[], int]:
-    def grow() -> int:
-        if len(tables) == MAX_TABLES:
-            raise OverloadError(f"{MAX_TABLES} calls of one engine are running at once; allowed: {MAX_TABLES}; limit the caller's threads")
-        table = new_table()
-        address = _address(table)
+def _maker(tables: list[Table], new_table: Callable[[], Table]) -> Callable[[], Table]:
+    room = [None] * MAX_TABLES  # popped and appended to in one step each, so that threads that grow at once keep to it without a lock
+
+    def make() -> Table:
+        try:
+            room.pop()
+        except IndexError:
+            raise OverloadError(
+                f"{len(tables)} calls of one engine are running at once; allowed: {len(tables)}; limit the caller's threads"
+            ) from None
+        try:
+            table = new_table()
+            _address(table)
+        except BaseException:
+            room.append(None)
+            raise
         tables.append(table)
-        return address
+        return table
+
+    return make
+
+
+def _grower(make: Callable[[], Table]) -> Callable[[], int]:
+    def grow() -> int:
+        return _address(make())
 
     return grow
 

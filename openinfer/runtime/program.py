@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import logging
 import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -29,6 +31,7 @@ log = logging.getLogger("openinfer")
 
 RELEASE_GIL_NS = 20_000
 KEPT_INSTANCES = 64
+TABLE_ALIGNMENT = 128  # two lines: the processor fetches them in pairs
 
 Types = tuple[TensorType, ...]
 
@@ -48,10 +51,9 @@ class Variant:
 
 @dataclasses.dataclass
 class Context:
-    """Memory of one call at a time: a table and an arena."""
+    """Memory of one call at a time: a table, which holds its arena."""
 
     table: Array
-    arena: Array
     call: Callable[[], None]
 
 
@@ -87,8 +89,13 @@ class Instance:
             self._template[slots[buffer]] = address
         self._arena_slots = [(slots[buffer], layout.offsets[buffer[1]]) for buffer in slots if buffer[0] in ("arena", "scratch")]
         self._free: list[Context] = []
-        self._arenas: list[Array] = []
-        self.contexts = 0
+        self._tables: weakref.WeakValueDictionary[int, Array] = weakref.WeakValueDictionary()
+        self._numbers = itertools.count()
+
+    @property
+    def contexts(self) -> int:
+        """How many calls may be inside at once without another arena."""
+        return len(self._tables)
 
     def runner(self) -> Runner:
         """The fast path of `Engine.run` for these shapes; the runner holds the instance, and each of its tables has an arena."""
@@ -96,18 +103,13 @@ class Instance:
         def ports(tensors: Sequence[tuple[str, TensorType]], slots: Mapping[str, int]) -> list[Port]:
             return [Port(name, kind.dtype, kind.shape, slots[name]) for name, kind in tensors]
 
-        def new_table() -> Array:
-            table, arena = self._table()
-            self._arenas.append(arena)
-            return table
-
         release = self.cost_ns > RELEASE_GIL_NS
-        return Runner(new_table, ports(self.inputs, self.input_slots), ports(self.outputs, self.output_slots), release_gil=release)
+        return Runner(self._table, ports(self.inputs, self.input_slots), ports(self.outputs, self.output_slots), release_gil=release)
 
     def context(self) -> Context:
         """A context of the caller's own."""
-        table, arena = self._table()
-        return Context(table, arena, bound_call(table, (arena, self), release_gil=self.cost_ns > RELEASE_GIL_NS))
+        table = self._table()
+        return Context(table, bound_call(table, self, release_gil=self.cost_ns > RELEASE_GIL_NS))
 
     def lease(self) -> Context:
         """A context from the free list, or a new one; `release` gives it back."""
@@ -120,15 +122,17 @@ class Instance:
         """Return a leased context."""
         self._free.append(context)
 
-    def _table(self) -> tuple[Array, Array]:
-        """A table and the arena that it points into."""
-        self.contexts += 1
-        arena = allocate(self.layout.peak_bytes, self._memory.alignment, self._memory.huge_pages)
-        table = aligned_copy(self._template)
-        base = arena.ctypes.data
+    def _table(self) -> Array:
+        """A table and the arena that it points into, in one allocation: the arena lives as long as the table."""
+        start = -(-self.layout.peak_bytes // TABLE_ALIGNMENT) * TABLE_ALIGNMENT
+        memory = allocate(start + self._template.nbytes, max(self._memory.alignment, TABLE_ALIGNMENT), self._memory.huge_pages)
+        table = memory[start:].view(np.int64)
+        table[:] = self._template
+        base = memory.ctypes.data
         for slot, offset in self._arena_slots:
             table[slot] = base + offset
-        return table, arena
+        self._tables[next(self._numbers)] = table
+        return table
 
 
 class Program:

@@ -17,6 +17,7 @@ from tiny_programs import table
 
 from openinfer.errors import CompiledCodeError, OverloadError
 from openinfer.runtime import entry, entry_layout, entry_native
+from openinfer.runtime import entry_run_ir as words
 from openinfer.runtime.entry import BATCH, Port, Runner, bound_call, data_address
 
 
@@ -299,6 +300,61 @@ def test_too_many_calls_at_once_are_refused(monkeypatch: pytest.MonkeyPatch) -> 
     flag[0] = 1
     thread.join()
     assert runner.run({}) == {}
+
+
+def test_threads_that_grow_at_once_keep_to_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(entry, "MAX_TABLES", 2)
+    flag, count, meeting = np.zeros(1, np.int64), np.zeros(1, np.int64), threading.Barrier(2)
+    errors: list[BaseException] = []
+
+    def new_table() -> np.ndarray:
+        if runner is not None:
+            meeting.wait(5)  # both threads have passed the check that there is room
+        return table("wait", flag.ctypes.data, count.ctypes.data)
+
+    def call() -> None:
+        try:
+            runner.run({})
+        except OverloadError as error:
+            meeting.abort()
+            errors.append(error)
+        except threading.BrokenBarrierError:
+            errors.append(OverloadError("alone at the barrier, for the other one was refused"))
+
+    runner: Any = None
+    runner = Runner(new_table, [], [], release_gil=True)
+    threads = [threading.Thread(target=call) for _ in range(3)]
+    threads[0].start()
+    while count[0] < 1:
+        threading.Event().wait(0.001)
+    for thread in threads[1:]:
+        thread.start()
+    while not errors and count[0] < 3:
+        threading.Event().wait(0.001)
+    flag[0] = 1
+    for thread in threads:
+        thread.join()
+    assert len(runner.tables) <= 2
+    assert errors
+
+
+def test_the_slow_path_gives_its_tables_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [f"x{k}" for k in range(words.MAX_PORTS + 1)]
+    made: list[np.ndarray] = []
+
+    def new_table() -> np.ndarray:
+        made.append(table("double", 0, 0, 4))
+        return made[-1]
+
+    ports = [Port(name, "float32", (1, 4), 3) for name in names]
+    runner = Runner(new_table, ports, [Port("y", "float32", (1, 4), 4)])
+    assert not runner.native
+    x = np.ones((1, 4), np.float32)
+    for _ in range(20):
+        answer = runner.run(dict.fromkeys(names, x))
+        assert answer is not None
+        assert (answer["y"] == 2).all()
+    assert len(made) == 1
 
 
 def test_a_failing_new_table_raises_and_leaves_the_runner_usable() -> None:
