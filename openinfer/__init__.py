@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 from typing import TYPE_CHECKING, Any
 
 from openinfer.version import __version__ as __version__
@@ -23,6 +24,8 @@ _HOMES = {
     "OpenInferError": "openinfer.errors",
     "tune": "openinfer.tuner.study",
 }
+
+logging.getLogger("openinfer").addHandler(logging.NullHandler())  # a library is silent until its program asks
 
 
 def __getattr__(name: str) -> Any:

@@ -4,6 +4,7 @@ and 130.
 
 from __future__ import annotations
 
+import logging
 import shlex
 import sys
 from typing import Annotated, Any
@@ -70,6 +71,7 @@ app.add_typer(configuration.app, name="config")
 
 def main() -> None:
     """Entry point of the console script."""
+    logging.basicConfig(format="openinfer: %(message)s", level=logging.WARNING)
     try:
         app()
     except OpenInferError as error:
