@@ -14,10 +14,11 @@ import llvmlite
 
 from openinfer.config import write_atomically
 from openinfer.machine import host
+from openinfer.version import __version__
 
 log = logging.getLogger("openinfer")
 
-MAGIC = b"openinfer object 1\n"
+MAGIC = b"openinfer object 2\n"
 LIMIT_BYTES = 256 << 20
 
 
@@ -28,12 +29,13 @@ def folder() -> Path:
 
 
 def key(source: str, kernels: Sequence[tuple[str, dict[str, Hashable]]]) -> str:
-    """Hash of the program, its kernels, the package's source, the compiler's versions and the machine."""
+    """Hash of the program, its kernels, the package's source and version, the compiler's versions and the machine."""
     machine = host()
     parts = (
         source,
         repr(kernels),
-        _package_hash(),
+        package_hash(Path(__file__).parent.parent),
+        __version__,
         llvmlite.__version__,
         importlib.metadata.version("numba"),
         machine.cpu,
@@ -43,18 +45,26 @@ def key(source: str, kernels: Sequence[tuple[str, dict[str, Hashable]]]) -> str:
 
 
 @functools.cache
-def _package_hash() -> str:
-    root = Path(__file__).parent.parent
+def package_hash(root: Path) -> str:
+    """Hash of every source file below `root`, by its path there. Kernels take constants from all over the package; read once a process."""
     digest = hashlib.sha256()
-    for path in sorted([*(root / "kernels").rglob("*.py"), *(root / "codegen").glob("*.py")]):
-        digest.update(path.name.encode() + path.read_bytes())
+    # Text paths and unbuffered files: half the time of pathlib's, in every process's start.
+    start = len(str(root)) + 1
+    paths = sorted(os.path.join(place, name) for place, _, names in os.walk(root) for name in names if name.endswith(".py"))
+    for path in paths:
+        with open(path, "rb", buffering=0) as file:
+            content = file.read()
+        digest.update(f"{path[start:]}\0{len(content)}\0".encode() + content)
     return digest.hexdigest()
 
 
 def load(name: str) -> tuple[str, bytes] | None:
     """Symbol and object stored under `name`; `None` where there is none, it is damaged, or others could have written it."""
-    path = folder() / f"{name}.o"
+    place = folder()
+    path = place / f"{name}.o"
     try:
+        if not _private(place):
+            return None
         with path.open("rb") as file:
             state = os.fstat(file.fileno())
             if state.st_uid != os.getuid() or state.st_mode & 0o022:
@@ -65,7 +75,7 @@ def load(name: str) -> tuple[str, bytes] | None:
         return None
     head, _, elf = content.removeprefix(MAGIC).partition(b"\n")
     digest, _, symbol = head.partition(b" ")
-    if not content.startswith(MAGIC) or hashlib.sha256(symbol + elf).hexdigest().encode() != digest:
+    if not content.startswith(MAGIC) or _digest(name, symbol, elf).encode() != digest:
         log.warning("%s is damaged; it is compiled again", path)
         return None
     return symbol.decode(), elf
@@ -76,11 +86,32 @@ def store(name: str, symbol: str, elf: bytes) -> None:
     place = folder()
     try:
         place.mkdir(parents=True, exist_ok=True, mode=0o700)
-        digest = hashlib.sha256(symbol.encode() + elf).hexdigest()
+        if not _private(place):
+            return
+        digest = _digest(name, symbol.encode(), elf)
         write_atomically(place / f"{name}.o", MAGIC + f"{digest} {symbol}\n".encode() + elf, 0o600)
         _prune(place)
     except OSError as error:
         log.warning("the object cache %s cannot be written (%s); set OPENINFER_CACHE to a folder that can", place, error.strerror)
+
+
+def _digest(name: str, symbol: bytes, elf: bytes) -> str:
+    """An object's hash, with the name that it is stored under: another program's object does not pass."""
+    return hashlib.sha256(b"\0".join((name.encode(), symbol, elf))).hexdigest()
+
+
+def _private(place: Path) -> bool:
+    """Whether only the user can put files into the folder. Raises `OSError` where there is none."""
+    state = place.stat()
+    if state.st_uid == os.getuid() and not state.st_mode & 0o022:
+        return True
+    _warn_shared(place)
+    return False
+
+
+@functools.cache
+def _warn_shared(place: Path) -> None:
+    log.warning("the object cache %s can be written by others; it is not used: give it to this user alone, or set OPENINFER_CACHE", place)
 
 
 def clear() -> int:
