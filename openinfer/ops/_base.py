@@ -134,7 +134,24 @@ def known(value: Value, what: str) -> Any:
     return value.data
 
 
+def axis_of(given: Any, rank: int) -> int:
+    """`given` counted from the front; `NotCompiled` where a tensor of `rank` has no such axis."""
+    axis = int(given)
+    if not -rank <= axis < rank:
+        raise NotCompiled(f"axis {axis} of a tensor of rank {rank}; allowed: {-rank} to {rank - 1}")
+    return axis % rank
+
+
+def same_dtype(*values: Value) -> str:
+    """The dtype that all `values` have; `NotCompiled` where they differ: a kernel reads them all alike."""
+    if len({value.dtype for value in values}) != 1:
+        raise NotCompiled(f"operands of {', '.join(value.dtype for value in values)}; compiled for one dtype")
+    return values[0].dtype
+
+
 FLOATS = ("float32", "float64")
+INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
+NUMBERS = (*FLOATS, *INTEGERS)
 
 
 def float_only(value: Value) -> str:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from openinfer.ir.graph import Array, Node, TensorType
-from openinfer.ops._base import Alias, NotCompiled, Operand, Operator, Packed, Step, Target, Value, float_only, known, required
+from openinfer.ops._base import Alias, NotCompiled, Operand, Operator, Packed, Step, Target, Value, float_only, required
+from openinfer.ops.conv_geometry import constant
 from openinfer.ops.elementwise import step
 
 
@@ -23,7 +24,10 @@ def infer(node: Node, inputs: Sequence[Value | None]) -> list[TensorType]:
 def lower(node: Node, inputs: Sequence[Value | None], outputs: Sequence[Value | None], target: Target) -> list[Step | Alias]:
     """One elementwise step."""
     x = required(inputs, 0)
-    scale, shift, mean, variance = (np.asarray(known(required(inputs, i), "a parameter"), np.float64) for i in range(1, 5))
+    for i in range(1, 5):
+        if required(inputs, i).shape != x.shape[1:2]:
+            raise NotCompiled(f"parameters of shape {required(inputs, i).shape} for {x.shape[1]} channels")
+    scale, shift, mean, variance = (constant(required(inputs, i)).astype(np.float64) for i in range(1, 5))
     factor = scale / np.sqrt(variance + node.attribute("epsilon", 1e-5))
     shape = (len(factor), *[1] * (len(x.shape) - 2))
     parameters = {"scale": factor, "shift": shift - mean * factor}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+from openinfer.ops._base import NotCompiled
+
 
 @dataclasses.dataclass(frozen=True)
 class Loops:
@@ -22,10 +24,14 @@ def loops(shape: Sequence[int], operands: Sequence[Sequence[int]], constant: Seq
     """The loop nest that writes a contiguous tensor of `shape` from contiguous operands of shapes that broadcast to it.
 
     A dimension of size 1 counts as broadcast in a constant and, in the other operands, only where the output is larger: so a batch of one
-    gives the same loops as a larger batch.
+    gives the same loops as a larger batch. Raises `NotCompiled` for an operand that does not broadcast to `shape`: the loops would leave
+    its memory.
     """
     rank = len(shape)
     padded = [(1,) * (rank - len(operand)) + tuple(operand) for operand in operands]
+    for operand in padded:
+        if len(operand) != rank or any(own not in (1, size) for own, size in zip(operand, shape, strict=True)):
+            raise NotCompiled(f"an operand of shape {operand} does not broadcast to {tuple(shape)}")
     missing = [rank - len(operand) for operand in operands]
     patterns = [
         tuple(axis >= missing[i] and not (padded[i][axis] == 1 and (constant[i] or shape[axis] != 1)) for i in range(len(operands)))

@@ -9,7 +9,7 @@ import numpy as np
 from openinfer.ir.graph import Node, TensorType
 from openinfer.ops import conv_depthwise, conv_filters, conv_pixels, conv_winograd
 from openinfer.ops._base import Alias, Operator, Step, Target, Value, float_only, optional, required
-from openinfer.ops.conv_geometry import Layer, constant, geometry
+from openinfer.ops.conv_geometry import Layer, check_operands, constant, geometry
 
 FUSIBLE_ACTIVATIONS = ("Relu", "LeakyRelu", "Clip")
 
@@ -19,7 +19,9 @@ def infer(node: Node, inputs: Sequence[Value | None]) -> list[TensorType]:
     x, weight = required(inputs, 0), required(inputs, 1)
     found = geometry(node, x, weight)
     output = found.output if len(x.shape) == 4 else found.output[1:]
-    return [TensorType(float_only(x), (x.shape[0], weight.shape[0], *output))]
+    float_only(x)
+    dtype = check_operands(x, weight, optional(inputs, 2), weight.shape[0])
+    return [TensorType(dtype, (x.shape[0], weight.shape[0], *output))]
 
 
 def lower(node: Node, inputs: Sequence[Value | None], outputs: Sequence[Value | None], target: Target) -> list[Step | Alias]:

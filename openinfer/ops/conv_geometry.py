@@ -16,7 +16,7 @@ from collections.abc import Callable, Hashable, Sequence
 import numpy as np
 
 from openinfer.ir.graph import Array, Node
-from openinfer.ops._base import NotCompiled, Scratch, Step, Target, Value, known
+from openinfer.ops._base import NotCompiled, Scratch, Step, Target, Value, known, same_dtype
 
 CALL_NS = 30.0
 FLOPS_PER_NS = {"float32": 90.0, "float64": 45.0}
@@ -62,6 +62,8 @@ def geometry(node: Node, x: Value, weight: Value) -> Geometry:
     groups = node.attribute("group", 1)
     if x.shape[1] != weight.shape[1] * groups or weight.shape[0] % groups:
         raise NotCompiled(f"{x.shape[1]} channels do not fit weights {weight.shape} in {groups} groups")
+    if not weight.type.count or tuple(node.attribute("kernel_shape", weight.shape[2:])) != weight.shape[2:]:
+        raise NotCompiled(f"weights {weight.shape} for kernel_shape {node.attribute('kernel_shape')}")
     kernel, strides = weight.shape[2:], tuple(node.attribute("strides", (1,) * spatial))
     dilations = tuple(node.attribute("dilations", (1,) * spatial))
     before, after = padding(node, x.shape[2:], kernel, strides, dilations)
@@ -94,7 +96,8 @@ def geometry(node: Node, x: Value, weight: Value) -> Geometry:
 def padding(
     node: Node, size: Sequence[int], kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int]
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Elements added before and after each spatial dimension, from `pads` or `auto_pad`."""
+    """Elements added before and after each spatial dimension, from `pads` or `auto_pad`; refuses what no window can have."""
+    check_window(kernel, strides, dilations)
     spatial = len(size)
     mode = node.attribute("auto_pad", "NOTSET")
     if mode == "VALID":
@@ -110,6 +113,20 @@ def padding(
     if any(p < 0 for p in pads):
         raise NotCompiled("negative pads")
     return pads[:spatial], pads[spatial:]
+
+
+def check_window(kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int]) -> None:
+    """Raises `NotCompiled` for a kernel, stride or dilation below 1."""
+    if min(*kernel, *strides, *dilations) < 1:
+        raise NotCompiled(f"kernel {tuple(kernel)}, strides {tuple(strides)}, dilations {tuple(dilations)}; each must be at least 1")
+
+
+def check_operands(x: Value, weight: Value, bias: Value | None, filters: int) -> str:
+    """The dtype that a convolution's operands share. Raises `NotCompiled` where they differ, or the bias is not one number a filter."""
+    dtype = same_dtype(*(value for value in (x, weight, bias) if value is not None))
+    if bias is not None and bias.shape != (filters,):
+        raise NotCompiled(f"a bias of shape {bias.shape} for {filters} filters")
+    return dtype
 
 
 def phase_copy(x: Value, g: Geometry, width: int) -> Step:

@@ -16,7 +16,7 @@ import numpy as np
 
 from openinfer.ir.graph import Node, TensorType
 from openinfer.ops._base import Alias, NotCompiled, Operator, Step, Target, Value, float_only, optional, required
-from openinfer.ops.conv_geometry import Geometry, Layer, constant, phase_copy, scratch_of
+from openinfer.ops.conv_geometry import Geometry, Layer, check_operands, check_window, constant, phase_copy, scratch_of
 from openinfer.ops.conv_pixels import Window, product, tile_shape
 
 
@@ -61,10 +61,13 @@ def sizes(node: Node, x: Value, weight: Value) -> Transposed:
     spatial = len(x.shape) - 2
     if spatial not in (1, 2) or len(weight.shape) != len(x.shape):
         raise NotCompiled(f"{spatial} spatial dimensions; compiled for 1 and 2")
+    if not weight.type.count or tuple(node.attribute("kernel_shape", weight.shape[2:])) != weight.shape[2:]:
+        raise NotCompiled(f"weights {weight.shape} for kernel_shape {node.attribute('kernel_shape')}")
     if x.shape[1] != weight.shape[0] or weight.shape[0] % node.attribute("group", 1):
         raise NotCompiled(f"{x.shape[1]} channels do not fit weights {weight.shape} in {node.attribute('group', 1)} groups")
     kernel = weight.shape[2:]
     strides, dilations = (tuple(node.attribute(name, (1,) * spatial)) for name in ("strides", "dilations"))
+    check_window(kernel, strides, dilations)
     extra = tuple(node.attribute("output_padding", (0,) * spatial))
     mode = node.attribute("auto_pad", "NOTSET")
     wanted = tuple(node.attribute("output_shape", ()))[-spatial:]
@@ -94,7 +97,10 @@ def infer(node: Node, inputs: Sequence[Value | None]) -> list[TensorType]:
     """[N, C, spatial…] × [C, filters / groups, kernel…] → [N, filters, spatial…]."""
     x, weight = required(inputs, 0), required(inputs, 1)
     found = sizes(node, x, weight)
-    return [TensorType(float_only(x), (x.shape[0], weight.shape[1] * node.attribute("group", 1), *found.output))]
+    float_only(x)
+    filters = weight.shape[1] * node.attribute("group", 1)
+    dtype = check_operands(x, weight, optional(inputs, 2), filters)
+    return [TensorType(dtype, (x.shape[0], filters, *found.output))]
 
 
 def lower(node: Node, inputs: Sequence[Value | None], outputs: Sequence[Value | None], target: Target) -> list[Step | Alias]:

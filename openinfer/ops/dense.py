@@ -9,7 +9,21 @@ import numpy as np
 
 from openinfer.ir.graph import Array, Node, TensorType
 from openinfer.ops import dense_tile, elementwise
-from openinfer.ops._base import Alias, NotCompiled, Operand, Operator, Packed, Scratch, Step, Target, Value, float_only, optional, required
+from openinfer.ops._base import (
+    Alias,
+    NotCompiled,
+    Operand,
+    Operator,
+    Packed,
+    Scratch,
+    Step,
+    Target,
+    Value,
+    float_only,
+    optional,
+    required,
+    same_dtype,
+)
 from openinfer.ops.dense_packing import pack_panels, pad_vector
 from openinfer.ops.dense_tile import FLOPS_PER_NS, Epilogue, epilogue, tile_shape
 from openinfer.ops.product import Matrices, multiply
@@ -29,7 +43,11 @@ def infer_gemm(node: Node, inputs: Inputs) -> list[TensorType]:
     inner, n = b.shape[::-1] if node.attribute("transB", 0) else b.shape
     if inner != k:
         raise NotCompiled(f"inner dimensions {k} and {inner} differ")
-    return [TensorType(_same_dtype(a, b), (m, n))]
+    c = optional(inputs, 2)
+    dtype = _same_dtype(*(value for value in (a, b, c) if value is not None))
+    if c is not None and (len(c.shape) > 2 or any(d not in (1, size) for d, size in zip(c.shape[::-1], (n, m), strict=False))):
+        raise NotCompiled(f"C of shape {c.shape} does not broadcast to {(m, n)}")
+    return [TensorType(dtype, (m, n))]
 
 
 def lower_gemm(node: Node, inputs: Inputs, outputs: Inputs, target: Target) -> list[Step | Alias]:
@@ -137,10 +155,9 @@ def _activated(expression: elementwise.Expression, after: Epilogue) -> elementwi
     return ("Cast", expression) if after.activation is None else (after.activation, expression)
 
 
-def _same_dtype(a: Value, b: Value) -> str:
-    if float_only(a) != b.dtype:
-        raise NotCompiled(f"operands of {a.dtype} and {b.dtype}")
-    return a.dtype
+def _same_dtype(*values: Value) -> str:
+    float_only(values[0])
+    return same_dtype(*values)
 
 
 def _constant(value: Value) -> Array | None:

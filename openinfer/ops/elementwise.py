@@ -9,12 +9,26 @@ from typing import Any
 import numpy as np
 
 from openinfer.ir.graph import Array, Node, TensorType
-from openinfer.ops._base import FLOATS, Alias, NotCompiled, Operand, Operator, Packed, Step, Target, Value, known, optional, required
+from openinfer.ops._base import (
+    FLOATS,
+    INTEGERS,
+    NUMBERS,
+    Alias,
+    NotCompiled,
+    Operand,
+    Operator,
+    Packed,
+    Step,
+    Target,
+    Value,
+    known,
+    optional,
+    required,
+    same_dtype,
+)
 from openinfer.ops.broadcast import loops
 
 CHUNK = 4096
-INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
-NUMBERS = (*FLOATS, *INTEGERS)
 ONNX_DTYPES = {
     1: "float32",
     2: "uint8",
@@ -71,6 +85,8 @@ def _operator(
         dtype = values[typed_by].dtype
         if dtype not in dtypes:
             raise NotCompiled(f"dtype {dtype}")
+        if node.op != "Pow":
+            same_dtype(*values)
         if node.version < oldest:
             raise NotCompiled(f"opset {node.version}; compiled from {oldest}")
         try:
@@ -188,6 +204,8 @@ def _is_inf(node: Node, values: Sequence[Value]) -> Expression:
 
 def _power(node: Node, values: Sequence[Value]) -> Expression:
     base, exponent = values
+    if exponent.dtype not in NUMBERS:
+        raise NotCompiled(f"an exponent of {exponent.dtype}")
     if base.dtype in INTEGERS and (exponent.dtype not in INTEGERS or exponent.data is None or (np.asarray(exponent.data) < 0).any()):
         raise NotCompiled("an integer base with an exponent that may be negative")
     return ("Pow", 0, 1)
@@ -197,6 +215,9 @@ def _infer_clip(node: Node, inputs: Sequence[Value | None]) -> list[TensorType]:
     x = required(inputs, 0)
     if x.dtype not in NUMBERS:
         raise NotCompiled(f"dtype {x.dtype}")
+    for bound in (optional(inputs, position) for position in (1, 2)):
+        if bound is not None and (bound.dtype != x.dtype or bound.type.count != 1):
+            raise NotCompiled(f"a bound of {bound.dtype} {bound.shape} for {x.dtype}; compiled for one number of the same dtype")
     return [x.type]
 
 
@@ -237,8 +258,8 @@ def _lower_cast(node: Node, inputs: Sequence[Value | None], outputs: Sequence[Va
 
 def _infer_where(node: Node, inputs: Sequence[Value | None]) -> list[TensorType]:
     condition, x, y = (required(inputs, position) for position in range(3))
-    if x.dtype not in (*NUMBERS, "bool"):
-        raise NotCompiled(f"dtype {x.dtype}")
+    if same_dtype(x, y) not in (*NUMBERS, "bool") or condition.dtype != "bool":
+        raise NotCompiled(f"dtype {x.dtype} where {condition.dtype}")
     return [TensorType(x.dtype, np.broadcast_shapes(condition.shape, x.shape, y.shape))]
 
 

@@ -9,26 +9,19 @@ import numpy as np
 
 from openinfer.errors import ModelError
 from openinfer.ir.graph import ITEM_BYTES, Node, TensorType
-from openinfer.ops._base import Alias, NotCompiled, Operator, Step, Target, Value, known, required
-from openinfer.ops.elementwise import NUMBERS
+from openinfer.ops._base import INTEGERS, NUMBERS, Alias, NotCompiled, Operator, Step, Target, Value, axis_of, known, required
 from openinfer.ops.movement import contiguous, copy
 
 ELEMENT_NS, CALL_NS = 1.5, 10.0
+REDUCTIONS = ("none", "add", "mul", "min", "max")
 
 Inputs = Sequence[Value | None]
-
-
-def _axis(node: Node, x: Value, default: int = 0) -> int:
-    axis, rank = int(node.attribute("axis", default)), len(x.shape)
-    if not -rank <= axis < rank:
-        raise NotCompiled(f"axis {axis} of shape {x.shape}")
-    return axis % rank
 
 
 def _elements(node: Node, inputs: Inputs) -> tuple[Value, Value, int]:
     """The data, the indices, the axis; refused where a known index lies outside."""
     x, indices = required(inputs, 0), required(inputs, 1)
-    axis = _axis(node, x)
+    axis = axis_of(node.attribute("axis", 0), len(x.shape))
     if indices.dtype not in ("int32", "int64") or len(indices.shape) != len(x.shape):
         raise NotCompiled(f"indices {indices.dtype} {indices.shape} into {x.shape}")
     if any(i > d for a, (i, d) in enumerate(zip(indices.shape, x.shape, strict=True)) if a != axis):
@@ -59,6 +52,8 @@ def infer_scatter(node: Node, inputs: Inputs) -> list[TensorType]:
     x, updates = required(inputs, 0), required(inputs, 2)
     if x.dtype not in NUMBERS or updates.dtype != x.dtype:
         raise NotCompiled(f"updates of {updates.dtype} into {x.dtype}")
+    if node.attribute("reduction", "none") not in REDUCTIONS:
+        raise ModelError(f"{node.op}: reduction {node.attribute('reduction')!r}; allowed: {', '.join(REDUCTIONS)}")
     return [x.type]
 
 
@@ -124,10 +119,9 @@ def _one_hot(node: Node, inputs: Inputs) -> tuple[Value, Value, int, int]:
     indices, values = required(inputs, 0), required(inputs, 2)
     depth = int(np.asarray(known(required(inputs, 1), "the depth")).reshape(-1)[0])
     rank = len(indices.shape) + 1
-    axis = int(node.attribute("axis", -1))
-    if indices.dtype not in NUMBERS[2:] or values.dtype not in ITEM_BYTES or depth < 0 or not -rank <= axis < rank:
-        raise NotCompiled(f"indices of {indices.dtype}, depth {depth}, axis {axis}")
-    return indices, values, depth, axis % rank
+    if indices.dtype not in INTEGERS or values.dtype not in ITEM_BYTES or depth < 0 or values.shape != (2,):
+        raise NotCompiled(f"indices of {indices.dtype}, depth {depth}, values {values.dtype} {values.shape}")
+    return indices, values, depth, axis_of(node.attribute("axis", -1), rank)
 
 
 def infer_one_hot(node: Node, inputs: Inputs) -> list[TensorType]:

@@ -9,7 +9,21 @@ import numpy as np
 
 from openinfer.errors import ModelError
 from openinfer.ir.graph import ITEM_BYTES, Node, TensorType
-from openinfer.ops._base import Alias, NotCompiled, Operand, Operator, Packed, Step, Target, Value, known, optional, required
+from openinfer.ops._base import (
+    Alias,
+    NotCompiled,
+    Operand,
+    Operator,
+    Packed,
+    Step,
+    Target,
+    Value,
+    axis_of,
+    known,
+    optional,
+    required,
+    same_dtype,
+)
 
 FILL_BLOCK = 4096
 ELEMENT_NS, CALL_NS = 0.5, 5.0
@@ -61,7 +75,7 @@ def _axes(node: Node, inputs: Inputs, position: int, since: int, rank: int) -> l
     else:
         value = optional(inputs, position)
         found = None if value is None else _ints(value, "the list of axes")
-    return None if found is None else [axis % rank if rank else axis for axis in found]
+    return None if found is None else [axis_of(axis, rank) for axis in found]
 
 
 def _alias(node: Node, inputs: Inputs, outputs: Inputs, target: Target) -> list[Step | Alias]:
@@ -89,8 +103,8 @@ def _infer_reshape(node: Node, inputs: Inputs) -> list[TensorType]:
 
 def _infer_flatten(node: Node, inputs: Inputs) -> list[TensorType]:
     x = required(inputs, 0)
-    axis = node.attribute("axis", 1)
-    axis = axis + len(x.shape) if axis < 0 else axis
+    given, rank = node.attribute("axis", 1), len(x.shape)
+    axis = rank if given == rank else axis_of(given, rank)
     return [TensorType(x.dtype, (math.prod(x.shape[:axis]), math.prod(x.shape[axis:])))]
 
 
@@ -108,13 +122,19 @@ def _infer_unsqueeze(node: Node, inputs: Inputs) -> list[TensorType]:
     x = required(inputs, 0)
     given = node.attribute("axes") if node.version < 13 else _ints(required(inputs, 1), "the list of axes")
     rank = len(x.shape) + len(given)
-    axes = {int(axis) % rank for axis in given}
+    axes = {axis_of(axis, rank) for axis in given}
+    if len(axes) != len(given):
+        raise NotCompiled(f"axes {list(given)} name one dimension twice")
     remaining = iter(x.shape)
     return [TensorType(x.dtype, tuple(1 if axis in axes else next(remaining) for axis in range(rank)))]
 
 
 def _permutation(node: Node, x: Value) -> list[int]:
-    return [int(axis) for axis in node.attribute("perm", tuple(reversed(range(len(x.shape)))))]
+    rank = len(x.shape)
+    found = [int(axis) for axis in node.attribute("perm", tuple(reversed(range(rank))))]
+    if sorted(found) != list(range(rank)):
+        raise NotCompiled(f"perm {found} is no permutation of the {rank} axes")
+    return found
 
 
 def _infer_transpose(node: Node, inputs: Inputs) -> list[TensorType]:
@@ -130,15 +150,17 @@ def _lower_transpose(node: Node, inputs: Inputs, outputs: Inputs, target: Target
 
 def _infer_concat(node: Node, inputs: Inputs) -> list[TensorType]:
     values = [required(inputs, position) for position in range(len(inputs))]
-    axis = node.attribute("axis") % len(values[0].shape)
-    shape = list(values[0].shape)
+    dtype, shape = same_dtype(*values), list(values[0].shape)
+    axis = axis_of(node.attribute("axis"), len(shape))
+    if any(value.shape[:axis] + value.shape[axis + 1 :] != (*shape[:axis], *shape[axis + 1 :]) for value in values):
+        raise NotCompiled(f"shapes {', '.join(str(value.shape) for value in values)} differ beside axis {axis}")
     shape[axis] = sum(value.shape[axis] for value in values)
-    return [TensorType(values[0].dtype, tuple(shape))]
+    return [TensorType(dtype, tuple(shape))]
 
 
 def _lower_concat(node: Node, inputs: Inputs, outputs: Inputs, target: Target) -> list[Step | Alias]:
     y = required(outputs, 0)
-    axis, strides, at = node.attribute("axis") % len(y.shape), contiguous(y.shape), 0
+    axis, strides, at = axis_of(node.attribute("axis"), len(y.shape)), contiguous(y.shape), 0
     steps: list[Step | Alias] = []
     for position in range(len(inputs)):
         x = required(inputs, position)
@@ -149,7 +171,7 @@ def _lower_concat(node: Node, inputs: Inputs, outputs: Inputs, target: Target) -
 
 def _splits(node: Node, inputs: Inputs) -> tuple[int, list[int]]:
     x, given = required(inputs, 0), optional(inputs, 1)
-    axis = node.attribute("axis", 0) % len(x.shape)
+    axis = axis_of(node.attribute("axis", 0), len(x.shape))
     if node.version < 13:
         sizes = [int(size) for size in node.attribute("split", ())]
     else:
@@ -158,6 +180,8 @@ def _splits(node: Node, inputs: Inputs) -> tuple[int, list[int]]:
         count = node.attribute("num_outputs", len(node.outputs))
         part = -(-x.shape[axis] // count)
         sizes = [min(part, max(0, x.shape[axis] - part * index)) for index in range(count)]
+    if min(sizes, default=0) < 0 or sum(sizes) != x.shape[axis]:
+        raise NotCompiled(f"parts of {sizes} of axis {axis} of size {x.shape[axis]}")
     return axis, sizes
 
 
@@ -193,8 +217,9 @@ def _slices(node: Node, inputs: Inputs) -> tuple[list[tuple[int, int, int]], Val
         steps = _ints(given_steps, "steps") if given_steps is not None else [1] * len(starts)
     table = [(0, d, 1) for d in x.shape]
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
-        places = range(x.shape[axis % rank])[slice(start, end, step)]
-        table[axis % rank] = places.start, len(places), step
+        at = axis_of(axis, rank)
+        places = range(x.shape[at])[slice(start, end, step)]
+        table[at] = places.start, len(places), step
     return table, x
 
 
@@ -226,7 +251,10 @@ def _infer_tile(node: Node, inputs: Inputs) -> list[TensorType]:
     x = required(inputs, 0)
     if node.version < 6:
         raise NotCompiled(f"opset {node.version}; compiled from 6")
-    return [TensorType(x.dtype, tuple(d * r for d, r in zip(x.shape, _ints(required(inputs, 1), "the repeats"), strict=True)))]
+    repeats = _ints(required(inputs, 1), "the repeats")
+    if len(repeats) != len(x.shape) or min(repeats, default=0) < 0:
+        raise NotCompiled(f"repeats {repeats} of shape {x.shape}")
+    return [TensorType(x.dtype, tuple(d * r for d, r in zip(x.shape, repeats, strict=True)))]
 
 
 def _lower_tile(node: Node, inputs: Inputs, outputs: Inputs, target: Target) -> list[Step | Alias]:
@@ -246,7 +274,9 @@ def _padding(node: Node, inputs: Inputs) -> tuple[list[int], list[int]]:
     rank = len(x.shape)
     given = [int(p) for p in node.attribute("pads")] if node.version < 11 else _ints(required(inputs, 1), "the pads")
     value = optional(inputs, 3)
-    axes = [axis % rank for axis in _ints(value, "axes")] if value is not None else list(range(rank))
+    axes = [axis_of(axis, rank) for axis in _ints(value, "axes")] if value is not None else list(range(rank))
+    if len(given) != 2 * len(axes):
+        raise NotCompiled(f"{len(given)} pads for {len(axes)} axes")
     before, after = [0] * rank, [0] * rank
     for index, axis in enumerate(axes):
         before[axis], after[axis] = given[index], given[index + len(axes)]
@@ -257,6 +287,9 @@ def _infer_pad(node: Node, inputs: Inputs) -> list[TensorType]:
     x = required(inputs, 0)
     if node.attribute("mode", "constant") != "constant":
         raise NotCompiled(f"mode {node.attribute('mode')!r}; compiled for 'constant'")
+    content = optional(inputs, 2) if node.version >= 11 else None
+    if content is not None and (content.dtype != x.dtype or content.type.count != 1):
+        raise NotCompiled(f"a value of {content.dtype} {content.shape} around {x.dtype}")
     before, after = _padding(node, inputs)
     shape = tuple(d + low + high for d, low, high in zip(x.shape, before, after, strict=True))
     if any(d < 0 for d in shape):
@@ -289,7 +322,7 @@ def _lower_pad(node: Node, inputs: Inputs, outputs: Inputs, target: Target) -> l
 
 def _infer_gather(node: Node, inputs: Inputs) -> list[TensorType]:
     x, indices = required(inputs, 0), required(inputs, 1)
-    axis = node.attribute("axis", 0) % len(x.shape)
+    axis = axis_of(node.attribute("axis", 0), len(x.shape))
     if indices.dtype not in ("int32", "int64"):
         raise NotCompiled(f"indices of {indices.dtype}; compiled for int32 and int64")
     if indices.data is not None and indices.data.size and not (-x.shape[axis] <= indices.data.min() and indices.data.max() < x.shape[axis]):
@@ -299,7 +332,7 @@ def _infer_gather(node: Node, inputs: Inputs) -> list[TensorType]:
 
 def _lower_gather(node: Node, inputs: Inputs, outputs: Inputs, target: Target) -> list[Step | Alias]:
     x, indices, y = required(inputs, 0), required(inputs, 1), required(outputs, 0)
-    axis = node.attribute("axis", 0) % len(x.shape)
+    axis = axis_of(node.attribute("axis", 0), len(x.shape))
     inner, count = math.prod(x.shape[axis + 1 :]), indices.type.count
     blocks = math.prod(x.shape[:axis]) * count if inner else 0
     return [
@@ -318,6 +351,8 @@ def _lower_gather(node: Node, inputs: Inputs, outputs: Inputs, target: Target) -
 def _infer_depth_to_space(node: Node, inputs: Inputs) -> list[TensorType]:
     x, b = required(inputs, 0), node.attribute("blocksize")
     n, c, h, w = x.shape
+    if b < 1 or (c % (b * b) if node.op == "DepthToSpace" else h % b or w % b):
+        raise NotCompiled(f"blocks of {b} in shape {x.shape}")
     if node.op == "DepthToSpace":
         return [TensorType(x.dtype, (n, c // (b * b), h * b, w * b))]
     return [TensorType(x.dtype, (n, c * b * b, h // b, w // b))]

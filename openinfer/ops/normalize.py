@@ -8,24 +8,17 @@ from collections.abc import Sequence
 import numpy as np
 
 from openinfer.ir.graph import Node, TensorType
-from openinfer.ops._base import Alias, NotCompiled, Operand, Operator, Packed, Step, Target, Value, float_only, optional, required
+from openinfer.ops._base import Alias, NotCompiled, Operand, Operator, Packed, Step, Target, Value, axis_of, float_only, optional, required
 
 ELEMENT_NS, CALL_NS = 0.5, 15.0
 
 Inputs = Sequence[Value | None]
 
 
-def _axis(node: Node, x: Value) -> int:
-    axis, rank = node.attribute("axis", -1), len(x.shape)
-    if not -rank <= axis < rank:
-        raise NotCompiled(f"axis {axis} of a tensor of rank {rank}")
-    return int(axis % rank)
-
-
 def infer_lines(node: Node, inputs: Inputs) -> list[TensorType]:
     """Y as X; Mean and InvStdDev with the normalised axes 1."""
     x = required(inputs, 0)
-    axis = _axis(node, x)
+    axis = axis_of(node.attribute("axis", -1), len(x.shape))
     if len(node.outputs) > 1 and (x.dtype != "float32" or node.attribute("stash_type", 1) != 1):
         raise NotCompiled(f"statistics of {x.dtype} with stash_type {node.attribute('stash_type', 1)}; compiled for float32")
     statistics = TensorType(float_only(x), (*x.shape[:axis], *[1] * (len(x.shape) - axis)))
@@ -35,7 +28,7 @@ def infer_lines(node: Node, inputs: Inputs) -> list[TensorType]:
 def lower_lines(node: Node, inputs: Inputs, outputs: Inputs, target: Target) -> list[Step | Alias]:
     """One step; scale and bias hold a number per element of a line."""
     x = required(inputs, 0)
-    axis = _axis(node, x)
+    axis = axis_of(node.attribute("axis", -1), len(x.shape))
     shape = x.shape[axis:]
     size = math.prod(shape)
     scale = _spread(required(inputs, 1), x, shape, node, "scale")

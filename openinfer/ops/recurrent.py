@@ -47,6 +47,12 @@ def window(node: Node, inputs: Inputs) -> Window:
     directions, hidden, gates = 1 + (direction == "bidirectional"), r.shape[2], GATES[node.op]
     if w.shape != (directions, gates * hidden, x.shape[2]) or r.shape != (directions, gates * hidden, hidden) or not hidden:
         raise NotCompiled(f"W of shape {w.shape} and R of shape {r.shape} for {directions} directions of X {x.shape}")
+    state = (batch, directions, hidden) if batch_first else (directions, batch, hidden)
+    fitting = {3: (directions, 2 * gates * hidden), 4: (batch,), 5: state, 6: state, 7: (directions, 3 * hidden)}
+    for position, shape in fitting.items():
+        value, dtype = optional(inputs, position), "int32" if position == 4 else x.dtype
+        if value is not None and (value.shape != shape or value.dtype != dtype):
+            raise NotCompiled(f"{value.name!r} of {value.dtype} {value.shape}; compiled for {dtype} {shape}")
     return Window(steps, batch, x.shape[2], directions, hidden, batch_first)
 
 
@@ -70,8 +76,6 @@ def lower(node: Node, inputs: Inputs, outputs: Inputs, target: Target) -> list[S
     bias, peephole = _constant(inputs, 3), _constant(inputs, 7)
     both = np.zeros((directions, 2, gates * hidden), dtype) if bias is None else bias.reshape(directions, 2, gates * hidden)
     lengths, initial_h, initial_c = optional(inputs, 4), optional(inputs, 5), optional(inputs, 6)
-    if lengths is not None and lengths.dtype != "int32":
-        raise NotCompiled(f"sequence_lens of {lengths.dtype}")
     name = next(output for output in node.outputs if output)
     item, lanes = np.dtype(dtype).itemsize, target.machine.lanes(dtype)
     rows, vectors = tile_shape(gates * hidden, dtype, target, fixed=True)

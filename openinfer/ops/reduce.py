@@ -10,6 +10,7 @@ import numpy as np
 from openinfer.ir.graph import ITEM_BYTES, Node, TensorType
 from openinfer.ops._base import (
     FLOATS,
+    INTEGERS,
     Alias,
     NotCompiled,
     Operand,
@@ -19,6 +20,7 @@ from openinfer.ops._base import (
     Step,
     Target,
     Value,
+    axis_of,
     known,
     optional,
     required,
@@ -32,7 +34,6 @@ OPERATIONS = {
     "ReduceSum": 13,
     **{f"Reduce{name}": 18 for name in ("Mean", "Max", "Min", "Prod", "L1", "L2", "SumSquare", "LogSum", "LogSumExp")},
 }
-INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 INTEGER_OPERATIONS = ("ReduceSum", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceL1", "ReduceSumSquare")
 GLOBAL = {"GlobalAveragePool": "ReduceMean", "GlobalMaxPool": "ReduceMax"}
 EMPTY = {"ReduceProd": 1.0, "ReduceMean": math.nan, "ReduceMax": -math.inf, "ReduceMin": math.inf, "ReduceLogSum": -math.inf}
@@ -52,7 +53,7 @@ def _axes(node: Node, inputs: Inputs, rank: int) -> list[int]:
         given = None if value is None else [int(axis) for axis in np.asarray(known(value, "the list of axes")).reshape(-1)]
         if not given and node.attribute("noop_with_empty_axes", 0):
             return []
-    return sorted({axis % rank for axis in given}) if given else list(range(rank))
+    return sorted({axis_of(axis, rank) for axis in given}) if given else list(range(rank))
 
 
 def infer(node: Node, inputs: Inputs) -> list[TensorType]:
@@ -116,8 +117,8 @@ def infer_arg(node: Node, inputs: Inputs) -> list[TensorType]:
     x = required(inputs, 0)
     if x.dtype not in (*FLOATS, *INTEGERS):
         raise NotCompiled(f"dtype {x.dtype}")
-    axis = node.attribute("axis", 0) % max(len(x.shape), 1)
-    if x.shape[axis : axis + 1] in ((), (0,)):
+    axis = axis_of(node.attribute("axis", 0), len(x.shape))
+    if not x.shape[axis]:
         raise NotCompiled(f"the extreme of axis {axis} of shape {x.shape}")
     return [TensorType("int64", (*x.shape[:axis], *(1,) * bool(node.attribute("keepdims", 1)), *x.shape[axis + 1 :]))]
 
@@ -125,7 +126,7 @@ def infer_arg(node: Node, inputs: Inputs) -> list[TensorType]:
 def lower_arg(node: Node, inputs: Inputs, outputs: Inputs, target: Target) -> list[Step | Alias]:
     """One `arg_extreme` step."""
     x, y = required(inputs, 0), required(outputs, 0)
-    axis = node.attribute("axis", 0) % len(x.shape)
+    axis = axis_of(node.attribute("axis", 0), len(x.shape))
     statics = {"dtype": x.dtype, "maximum": node.op == "ArgMax", "last": bool(node.attribute("select_last_index", 0))}
     sizes = (x.shape[axis], math.prod(x.shape[axis + 1 :]))
     return [Step("arg_extreme", statics, (x, y), sizes, y.type.count, CALL_NS + ELEMENT_NS * x.type.count, (1,))]

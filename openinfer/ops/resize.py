@@ -13,7 +13,21 @@ from collections.abc import Sequence
 import numpy as np
 
 from openinfer.ir.graph import ITEM_BYTES, Array, Node, TensorType
-from openinfer.ops._base import Alias, NotCompiled, Operator, Packed, Scratch, Step, Target, Value, float_only, known, optional, required
+from openinfer.ops._base import (
+    Alias,
+    NotCompiled,
+    Operator,
+    Packed,
+    Scratch,
+    Step,
+    Target,
+    Value,
+    axis_of,
+    float_only,
+    known,
+    optional,
+    required,
+)
 
 CALL_NS = 10.0
 TAP_NS = 0.3
@@ -74,7 +88,7 @@ def axes(node: Node, inputs: Sequence[Value | None]) -> list[Axis]:
     """Every axis of the input, in order; `NotCompiled` where scales, sizes or the region are not known before the call."""
     x = required(inputs, 0)
     rank = len(x.shape)
-    chosen = [axis % rank for axis in node.attribute("axes", tuple(range(rank)))]
+    chosen = [axis_of(axis, rank) for axis in node.attribute("axes", tuple(range(rank)))]
     old = node.op == "Upsample" or node.version < 11
     roi = None if old or node.attribute("coordinate_transformation_mode") != "tf_crop_and_resize" else _numbers(optional(inputs, 1), "roi")
     if node.op == "Upsample" and node.version < 9:

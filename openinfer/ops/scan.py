@@ -8,8 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from openinfer.ir.graph import Node, TensorType
-from openinfer.ops._base import Alias, NotCompiled, Operator, Step, Target, Value, known, optional, required
-from openinfer.ops.elementwise import NUMBERS
+from openinfer.ops._base import NUMBERS, Alias, NotCompiled, Operator, Step, Target, Value, axis_of, known, optional, required
 
 ELEMENT_NS, CALL_NS = 1.5, 10.0
 
@@ -20,17 +19,10 @@ def _scalar(value: Value, what: str) -> int:
     return int(np.asarray(known(value, what)).reshape(-1)[0])
 
 
-def _axis(axis: int, x: Value) -> int:
-    rank = len(x.shape)
-    if not -rank <= axis < rank:
-        raise NotCompiled(f"axis {axis} of shape {x.shape}")
-    return axis % rank
-
-
 def infer_cumulative(node: Node, inputs: Inputs) -> list[TensorType]:
     """The input's type."""
     x = required(inputs, 0)
-    _axis(_scalar(required(inputs, 1), "the axis"), x)
+    axis_of(_scalar(required(inputs, 1), "the axis"), len(x.shape))
     if x.dtype not in NUMBERS:
         raise NotCompiled(f"dtype {x.dtype}")
     return [x.type]
@@ -39,7 +31,7 @@ def infer_cumulative(node: Node, inputs: Inputs) -> list[TensorType]:
 def lower_cumulative(node: Node, inputs: Inputs, outputs: Inputs, target: Target) -> list[Step | Alias]:
     """One `scan` step."""
     x, y = required(inputs, 0), required(outputs, 0)
-    axis = _axis(_scalar(required(inputs, 1), "the axis"), x)
+    axis = axis_of(_scalar(required(inputs, 1), "the axis"), len(x.shape))
     size, inner = x.shape[axis], math.prod(x.shape[axis + 1 :])
     statics = {
         "dtype": x.dtype,
@@ -55,7 +47,7 @@ def _top(node: Node, inputs: Inputs) -> tuple[Value, int, int]:
     """The input, the axis, the number of extremes."""
     x = required(inputs, 0)
     k = int(node.attribute("k")) if node.version < 10 else _scalar(required(inputs, 1), "k")
-    axis = _axis(node.attribute("axis", -1), x)
+    axis = axis_of(node.attribute("axis", -1), len(x.shape))
     if x.dtype not in NUMBERS or not 0 <= k <= x.shape[axis]:
         raise NotCompiled(f"{k} of {x.dtype} {x.shape} along axis {axis}")
     return x, axis, k

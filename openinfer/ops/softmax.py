@@ -6,14 +6,23 @@ import math
 from collections.abc import Hashable, Sequence
 
 from openinfer.ir.graph import Node, TensorType
-from openinfer.ops._base import Alias, Operator, Step, Target, Value, float_only, required
+from openinfer.ops._base import Alias, Operator, Step, Target, Value, axis_of, float_only, required
 
 ELEMENT_NS = 4.0
 
 
 def infer(node: Node, inputs: Sequence[Value | None]) -> list[TensorType]:
     """The input's type."""
-    return [required(inputs, 0).type]
+    x = required(inputs, 0)
+    _axis(node, x)
+    return [x.type]
+
+
+def _axis(node: Node, x: Value) -> int:
+    """Before opset 13 the matrix may also begin behind the last axis."""
+    rank = len(x.shape)
+    given = node.attribute("axis", 1 if node.version < 13 else -1)
+    return rank if node.version < 13 and given == rank else axis_of(given, rank)
 
 
 def lower(node: Node, inputs: Sequence[Value | None], outputs: Sequence[Value | None], target: Target) -> list[Step | Alias]:
@@ -21,13 +30,14 @@ def lower(node: Node, inputs: Sequence[Value | None], outputs: Sequence[Value | 
     x, y = required(inputs, 0), required(outputs, 0)
     rank = len(x.shape)
     flatten = node.version < 13
-    axis = node.attribute("axis", 1 if flatten else -1) % max(rank, 1)
+    axis = _axis(node, x)
     size = math.prod(x.shape[axis:]) if flatten else math.prod(x.shape[axis : axis + 1])
     inner = 1 if flatten else math.prod(x.shape[axis + 1 :])
     lines = math.prod(x.shape[:axis]) * inner if size else 0
     statics: dict[str, Hashable] = {"dtype": float_only(x)}
     if node.op == "Softmax":
-        statics["contiguous"] = inner == 1
+        # By the axes, not by `inner`: a batch of one along a later axis keeps the kernel, and so the bits, of a larger one.
+        statics["contiguous"] = flatten or axis == rank - 1
     return [Step(node.op.lower(), statics, (x, y), (size, inner), lines, 5 + ELEMENT_NS * x.type.count, (1,))]
 
 
