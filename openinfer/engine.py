@@ -7,7 +7,6 @@ import gc
 import hashlib
 import logging
 import os
-import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 from openinfer.codegen.lowering import Refused
 from openinfer.config import Config
 from openinfer.errors import InputError, OpenInferError, ProvenanceError
+from openinfer.fork_lock import ForkLock
 from openinfer.frontend.onnx_model import read
 from openinfer.ir.graph import Graph, Signature, TensorType
 from openinfer.machine import host
@@ -93,7 +93,7 @@ class Engine:
         self._executor = Executor(optimized, target, config, fallback, self._pool)
         self._bound = 0
         self._closed = False
-        self._lock = threading.Lock()
+        self._lock = ForkLock()
         self._runners: dict[tuple[tuple[int, ...], ...], Runner] = {}
         self._fast: Callable[[Any], dict[str, Any] | None] = _no_fast_path
         self._prepare()
@@ -140,7 +140,7 @@ class Engine:
             made[name] = array
         context = instance.context()
         address(context.table, instance, arrays, made)
-        with self._lock:
+        with self._lock.held():
             self._bound += 1
         return _bound(context, arrays, made)
 
@@ -175,7 +175,7 @@ class Engine:
 
     def close(self) -> None:
         """Refuse further calls; bound calls made before keep their own memory."""
-        with self._lock:
+        with self._lock.held():
             self._closed = True
             self._fast = _no_fast_path
             self._runners.clear()
@@ -209,7 +209,7 @@ class Engine:
 
     def _keep(self, key: tuple[tuple[int, ...], ...], runner: Runner) -> None:
         """Make this the runner of the fast path, unless the engine was closed meanwhile."""
-        with self._lock:
+        with self._lock.held():
             if self._closed:
                 return
             while len(self._runners) >= KEPT_RUNNERS and key not in self._runners:

@@ -11,16 +11,16 @@ import dataclasses
 import functools
 import itertools
 import sys
-import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import llvmlite.binding as llvm
 
 from openinfer.errors import CompiledCodeError
+from openinfer.fork_lock import ForkLock
 from openinfer.machine import host
 
-_lock = threading.Lock()
+_lock = ForkLock()
 _numbers = itertools.count()
 
 
@@ -42,7 +42,7 @@ def load_object(elf: bytes, symbols: Sequence[str], imports: Mapping[str, int] |
     Safe from any thread. Raises `CompiledCodeError` where the object is not one, or a symbol is missing. An object is trusted once its
     tables are in order: check where it comes from (and its hash) before.
     """
-    with _lock:
+    with _lock.held():
         lljit = _lljit()
         builder = llvm.JITLibraryBuilder().add_object_img(elf).add_current_process()
         for name, address in (imports or {}).items():
@@ -67,7 +67,7 @@ def compile_ir(text: str) -> bytes:
 
     Raises `CompiledCodeError` where the text does not parse or verify.
     """
-    with _lock:
+    with _lock.held():
         target = _target_machine()
         try:
             module = llvm.parse_assembly(text)

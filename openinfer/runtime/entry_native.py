@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import threading
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ import numpy as np
 from openinfer.codegen import object_cache
 from openinfer.codegen.loader import Library, compile_ir, load_object
 from openinfer.errors import CompiledCodeError
+from openinfer.fork_lock import ForkLock
 from openinfer.runtime import entry_ir, entry_layout
 
 _METH_NOARGS, _METH_O = 0x0004, 0x0008
@@ -24,12 +24,12 @@ class _MethodDef(ctypes.Structure):
 
 
 # A cached function that runs twice at once keeps one result and drops the other, and code that is dropped is unmapped: hence the lock.
-_lock = threading.RLock()
+_lock = ForkLock()
 
 
 def library() -> Library:
     """The linked code, for the life of the process. Compiling takes about 0.1 s, once a machine: the object is cached."""
-    with _lock:
+    with _lock.held():
         return _library()
 
 
@@ -54,7 +54,7 @@ def function(symbol: str, address: int, owner: object) -> Any:
     """A builtin over one of the native calls, for a table or descriptor at `address`. It keeps `owner` alive."""
     new = ctypes.pythonapi.PyCFunction_NewEx
     new.restype, new.argtypes = ctypes.py_object, [ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p]
-    with _lock:
+    with _lock.held():
         method = _method(symbol)
     return new(ctypes.addressof(method), (address, owner), None)
 

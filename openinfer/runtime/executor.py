@@ -7,7 +7,6 @@ import contextlib
 import copy
 import dataclasses
 import functools
-import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
@@ -16,6 +15,7 @@ import numpy as np
 
 from openinfer.codegen.lowering import FOLDED, Refused
 from openinfer.config import Config
+from openinfer.fork_lock import ForkLock
 from openinfer.ir.graph import Graph, Node, Signature, TensorType
 from openinfer.ops import registry
 from openinfer.ops._base import Target
@@ -77,7 +77,7 @@ class Executor:
             for node in graph.nodes
             if registry.find(node.domain, node.op) is None and (node.domain or node.op not in FOLDED)
         }
-        self._lock = threading.Lock()
+        self._lock = ForkLock()
         self._roots = self._partition_all()
 
     @property
@@ -97,7 +97,7 @@ class Executor:
 
     def refuse(self, refusal: Refused) -> None:
         """At load: send a node to the fallback from now on, or undo its fusion."""
-        with self._lock:
+        with self._lock.held():
             nodes, refused = _without(self.graph.nodes, refusal)
             self.graph = self.graph.with_nodes(nodes)
             self._refused.update(refused)
@@ -159,7 +159,7 @@ class Executor:
 
     def _split(self, segment: Segment, refusal: Refused, types: tuple[object, ...]) -> Split:
         """The segment without the refused node, for all requests of these types."""
-        with self._lock:
+        with self._lock.held():
             split = segment.splits.get(refusal.node.key)
             if split is None:
                 nodes, refused = _without(segment.nodes, refusal)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import logging
-import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +17,7 @@ from openinfer.codegen.lowering import Lowered, lower
 from openinfer.codegen.program import HEADER, Literals, Numbers, Skeleton, fits, literals, private_bytes, skeleton, source, varying
 from openinfer.config import Config
 from openinfer.errors import MemoryBudgetError
+from openinfer.fork_lock import ForkLock
 from openinfer.ir.graph import Array, Graph, TensorType
 from openinfer.kernels.cpu import control_block as words
 from openinfer.memory.arena import aligned_copy, allocate
@@ -146,7 +146,7 @@ class Program:
         self._instances: dict[Types, Instance] = {}
         self._packed: dict[str, Array] = {}
         self._constants: dict[str, Array] = {}
-        self._lock = threading.RLock()
+        self._lock = ForkLock()
 
     @property
     def variants(self) -> Sequence[Variant]:
@@ -180,7 +180,7 @@ class Program:
         """The instance for concrete input types, in the order of the graph's inputs. Raises `Refused` where a node has no native form."""
         instance = self._instances.get(types)
         if instance is None:
-            with self._lock:
+            with self._lock.held():
                 instance = self._instances.get(types) or self._instantiate(types)
                 while len(self._instances) >= KEPT_INSTANCES:
                     self._instances.pop(next(iter(self._instances)))
