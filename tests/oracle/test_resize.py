@@ -107,3 +107,17 @@ def test_sizes_that_follow_from_another_input_s_shape():
     x = rng.standard_normal((2, 3, 7, 10)).astype(np.float32)
     for size in ((14, 20), (9, 11)):
         agree(proto, {"x": x, "skip": np.zeros((2, 1, *size), np.float32)})
+
+
+def test_half_precision_outside_the_region():
+    constants = {"roi": np.array([-1, 0, 1, 2], np.float32), "scales": np.array([1, 2], np.float32)}
+    made = resized(
+        constants, TensorProto.FLOAT16, mode="nearest", coordinate_transformation_mode="tf_crop_and_resize", extrapolation_value=10.0
+    )
+    x = generator().standard_normal((1, 3, 7, 10)).astype(np.float16)
+    with openinfer.load(made) as engine:
+        found = engine.run({"x": x})["y"]
+        assert not engine.statistics().fallback
+    inside = np.isin(found, x)
+    assert not inside.all()
+    assert (found[~inside] == 10).all()

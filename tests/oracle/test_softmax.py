@@ -67,3 +67,14 @@ def test_earlier_opsets_flatten_at_the_axis():
     x = np.random.default_rng().standard_normal((2, 3, 4)).astype(np.float32)
     with engine([2, 3, 4], 1, opset=11) as found:
         np.testing.assert_allclose(found.run({"x": x})["y"], softmax(x.reshape(2, 12), 1).reshape(x.shape), atol=1e-6)
+
+
+def test_a_column_alone_keeps_its_bits():
+    seed = int(np.random.SeedSequence().generate_state(1)[0])
+    print(f"{seed=}")
+    x = (np.random.default_rng(seed).standard_normal((40, 16)) * 10).astype(np.float32)
+    with engine([40, "n"], 0) as made:
+        together = made.run({"x": x})["y"]
+        for column in range(16):
+            alone = made.run({"x": np.ascontiguousarray(x[:, column : column + 1])})["y"]
+            assert (alone[:, 0] == together[:, column]).all()

@@ -21,7 +21,7 @@ import numba as nb
 import numpy as np
 
 from openinfer.kernels.cpu.pointers import NUMBA_TYPES, POINTERS
-from openinfer.kernels.cpu.vector_math import ERF, EXP, SIGMOID, TANH
+from openinfer.kernels.cpu.vector_math import ERF, EXP, EXPM1, SIGMOID, TANH
 from openinfer.ops.elementwise import CHUNK
 
 # Operator → Python source over its arguments {0}, {1}, …; T is the arithmetic type.
@@ -37,8 +37,8 @@ TEMPLATES = {
     "Floored": "floored({0}, {1})",
     "Whole": "whole({0})",
     "WholeUnsigned": "whole_unsigned({0})",
-    "ShiftLeft": "(({0} << {1}) if {1} < 64 else {0} * 0)",
-    "ShiftRight": "(({0} >> {1}) if {1} < 64 else {0} * 0)",
+    "ShiftLeft": "(({0} << {1}) if {1} < T(64) else T(0))",
+    "ShiftRight": "(({0} >> {1}) if {1} < T(64) else T(0))",
     "Shrink": "({0} + T({bias}) if {0} < -T({lambd}) else ({0} - T({bias}) if {0} > T({lambd}) else T(0)))",
     "Abs": "abs({0})",
     "Sqrt": "math.sqrt({0})",
@@ -53,9 +53,9 @@ TEMPLATES = {
     "Relu": "(T(0) if {0} < T(0) else {0})",
     "LeakyRelu": "(T({alpha}) * {0} if {0} < T(0) else {0})",
     "PRelu": "({1} * {0} if {0} < T(0) else {0})",
-    "Elu": "(T({alpha}) * (exp({0}) - T(1)) if {0} < T(0) else {0})",
-    "Selu": "(T({gamma}) * ({0} if {0} > T(0) else T({alpha}) * (exp({0}) - T(1))))",
-    "Celu": "({0} if {0} > T(0) else T({alpha}) * (exp({0} / T({alpha})) - T(1)))",
+    "Elu": "(T({alpha}) * expm1({0}) if {0} < T(0) else {0})",
+    "Selu": "(T({gamma}) * ({0} if {0} > T(0) else T({alpha}) * expm1({0})))",
+    "Celu": "({0} if {0} > T(0) else T({alpha}) * expm1({0} / T({alpha})))",
     "ThresholdedRelu": "({0} if {0} > T({alpha}) else T(0))",
     "Sigmoid": "sigmoid({0})",
     "HardSigmoid": "clip({0} * T({alpha}) + T({beta}), T(0), T(1))",
@@ -126,6 +126,20 @@ def remainder(a: Any, b: Any) -> Any:
     if b == 0 or b == -1:
         return a - a
     return a % b
+
+
+@nb.njit(error_model="numpy", forceinline=True)
+def unsigned_quotient(a: Any, b: Any) -> Any:
+    """`quotient` of unsigned integers. A signed constant beside uint64 would turn both into float64."""
+    zero = a - a
+    return a // b if b != zero else zero
+
+
+@nb.njit(error_model="numpy", forceinline=True)
+def unsigned_remainder(a: Any, b: Any) -> Any:
+    """`remainder` of unsigned integers."""
+    zero = a - a
+    return a % b if b != zero else zero
 
 
 @nb.njit(error_model="numpy", forceinline=True)
@@ -202,8 +216,8 @@ def elementwise(
     namespace: dict[str, Any] = {
         "math": math,
         "np": np,
-        "quotient": quotient,
-        "remainder": remainder,
+        "quotient": unsigned_quotient if arithmetic.startswith("uint") else quotient,
+        "remainder": unsigned_remainder if arithmetic.startswith("uint") else remainder,
         "floored": floored,
         "whole": whole,
         "whole_unsigned": whole_unsigned,
@@ -216,6 +230,7 @@ def elementwise(
         "rint": _rint(arithmetic),
         "erf": ERF.get(arithmetic),
         "exp": EXP.get(arithmetic),
+        "expm1": EXPM1.get(arithmetic),
         "tanh": TANH.get(arithmetic),
         "sigmoid": SIGMOID.get(arithmetic),
         "power": _power(arithmetic),
@@ -261,9 +276,9 @@ def _power(dtype: str) -> Any:
 
         @nb.njit(error_model="numpy", forceinline=True)
         def power(a: Any, b: Any) -> Any:
-            result = a - a + 1
+            result = kind(1)
             for _ in range(b):
-                result = result * a
+                result = kind(result * a)
             return result
 
     return power

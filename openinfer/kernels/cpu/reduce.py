@@ -2,7 +2,7 @@
 
 `reduce` takes contiguous lines: floats in the vectors of `lines`, integers first to last. `reduce_columns` takes lines that lie side by
 side, many at once, each first to last. Which of the two runs follows from the axes, never from a size, so a batch of one keeps its bits.
-Sums of floats run in float64, of integers in int64.
+Sums of floats run in float64, of integers in int64 or uint64.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ FLOATS = ("float32", "float64")
 STEPS = {
     "ReduceSum": ("sum", "zero", "a + v", "a"),
     "ReduceMean": ("sum", "zero", "a + v", "a / size"),
-    "ReduceProd": ("product", "zero + 1", "a * v", "a"),
+    "ReduceProd": ("product", "one", "a * v", "a"),
     "ReduceMax": ("maximum", "first", "v if v > a or v != v else a", "a"),
     "ReduceMin": ("minimum", "first", "v if v < a or v != v else a", "a"),
     "ReduceL1": ("absolute", "zero", "a + abs(v)", "a"),
@@ -40,7 +40,7 @@ def reduce(*, operation: str, dtype: str) -> Any:
     if dtype in FLOATS:
         body = [f"a = fold(x + block * size * {np.dtype(dtype).itemsize}, size, 0.0)"]
     else:
-        body = ["at = block * size", "first = read[at]", f"a = {start}", "for i in range(size):", "    v = wide(read[at + i])"]
+        body = ["at = block * size", "first = wide(read[at])", f"a = {start}", "for i in range(size):", "    v = wide(read[at + i])"]
         body += [f"    a = {update}"]
     lines = ["def kernel(x, y, size, low, high):", "    read, write = pointer(x), pointer(y)", "    for block in range(low, high):"]
     lines += [f"        {line}" for line in body] + [f"        write[block] = cast({result})"]
@@ -79,12 +79,15 @@ def reduce_columns(*, operation: str, dtype: str) -> Any:
 
 def _compiled(lines: list[str], operation: str, dtype: str, fold: str) -> Any:
     is_float = dtype in FLOATS
+    # In uint64 a signed constant or accumulator would turn the arithmetic into float64.
+    accumulator = "float64" if is_float else "uint64" if dtype == "uint64" else "int64"
     namespace: dict[str, Any] = {
         "pointer": POINTERS[dtype],
-        "accumulator": POINTERS["float64" if is_float else "int64"],
+        "accumulator": POINTERS[accumulator],
         "cast": NUMBA_TYPES[dtype],
-        "wide": nb.float64 if is_float else nb.int64,
-        "zero": 0.0 if is_float else 0,
+        "wide": NUMBA_TYPES[accumulator],
+        "zero": np.dtype(accumulator).type(0),
+        "one": np.dtype(accumulator).type(1),
         "fold": fold_line(dtype, fold) if is_float else None,
         "math": math,
         "__name__": "openinfer.generated",

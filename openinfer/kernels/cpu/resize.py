@@ -6,6 +6,7 @@ import functools
 from typing import Any
 
 import numba as nb
+import numpy as np
 
 from openinfer.kernels.cpu.pointers import NUMBA_TYPES, POINTERS, i64
 
@@ -68,6 +69,7 @@ def resize_axis(*, dtype: str, taps: int, last: bool, outside: bool, extrapolati
 def take_axis(*, dtype: str, last: bool, outside: bool, extrapolation: float) -> Any:
     """take_axis(x, y, indices, before, after, inner, low, high): `resize_axis` with one tap of weight one, for any dtype."""
     pointer, cast = POINTERS[COPIED_AS.get(dtype, dtype)], NUMBA_TYPES[COPIED_AS.get(dtype, dtype)]
+    fill = int(np.float16(extrapolation).view(np.uint16)) if dtype == "float16" else extrapolation
 
     @nb.njit(error_model="numpy")
     def rows(x: int, y: int, indices: int, before: int, after: int, inner: int, low: int, high: int) -> None:
@@ -78,7 +80,7 @@ def take_axis(*, dtype: str, last: bool, outside: bool, extrapolation: float) ->
             source = (outer * before + place) * inner
             if outside and place < 0:
                 for i in range(inner):
-                    write[to + i] = cast(extrapolation)
+                    write[to + i] = cast(fill)
             else:
                 for i in range(inner):
                     write[to + i] = read[source + i]
@@ -90,7 +92,7 @@ def take_axis(*, dtype: str, last: bool, outside: bool, extrapolation: float) ->
             source, to = block * before, block * after
             for o in range(after):
                 if outside and index[o] < 0:
-                    write[to + o] = cast(extrapolation)
+                    write[to + o] = cast(fill)
                 else:
                     write[to + o] = read[source + index[o]]
 

@@ -97,7 +97,34 @@ def exp64(x: Any) -> Any:
     return result if x == x else x
 
 
+@nb.njit(error_model="numpy", forceinline=True)
+def expm1_32(x: Any) -> Any:
+    """e ** x - 1 in float32: `exp32`'s polynomial without the 1 near zero, where subtracting it would cancel the digits."""
+    p = fma(fma(fma(fma(fma(_C7, x, _C6), x, _C5), x, _C4), x, _C3), x, _C2)
+    small = fma(p, x * x, x)
+    return small if abs(x) < F32(0.34) else exp32(x) - F32(1.0)
+
+
+@nb.njit(error_model="numpy", forceinline=True)
+def expm1_64(x: Any) -> Any:
+    """e ** x - 1 in float64: Taylor's series to degree 13 near zero."""
+    p = fma(F64(1.6059043836821613e-10), x, F64(2.08767569878681e-09))
+    p = fma(p, x, F64(2.505210838544172e-08))
+    p = fma(p, x, F64(2.755731922398589e-07))
+    p = fma(p, x, F64(2.7557319223985893e-06))
+    p = fma(p, x, F64(2.48015873015873e-05))
+    p = fma(p, x, F64(1.984126984126984e-04))
+    p = fma(p, x, F64(1.388888888888889e-03))
+    p = fma(p, x, F64(8.333333333333333e-03))
+    p = fma(p, x, F64(4.1666666666666664e-02))
+    p = fma(p, x, F64(1.6666666666666666e-01))
+    p = fma(p, x, F64(0.5))
+    small = fma(p, x * x, x)
+    return small if abs(x) < F64(0.34) else exp64(x) - F64(1.0)
+
+
 EXP = {"float32": exp32, "float64": exp64}
+EXPM1 = {"float32": expm1_32, "float64": expm1_64}
 
 
 @nb.njit(error_model="numpy", forceinline=True)
