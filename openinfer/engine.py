@@ -102,7 +102,8 @@ class Engine:
 
     def run(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Outputs by name, freshly allocated. `inputs` maps every input to an array of the signature's dtype and shape; `InputError`
-        otherwise.
+        otherwise. Indices are data, and not checked: compiled Gather operators read zeros for one outside its axis, and Scatter operators
+        leave out its update.
         """
         results = self._fast(inputs)
         return results if results is not None else self._run_other(inputs)

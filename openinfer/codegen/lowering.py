@@ -14,7 +14,7 @@ from openinfer.ir.graph import ITEM_BYTES, Array, Graph, Node, TensorType
 from openinfer.machine import memory_bytes
 from openinfer.ops import registry
 from openinfer.ops._base import Alias, NotCompiled, Scratch, Step, Target, Value
-from openinfer.passes.fold_constants import GROWING, RANDOM, Evaluate
+from openinfer.passes.fold_constants import GROWING, RANDOM, Evaluate, predicted_elements
 
 FOLD_ELEMENTS = 4096
 COPY_BLOCK = 16384
@@ -140,6 +140,8 @@ def _fold(node: Node, arguments: Sequence[Value | None], evaluate: Evaluate) -> 
         or node.op in RANDOM
         or any(value.data is None or value.type.count > FOLD_ELEMENTS for value in present)
     ):
+        return None
+    if predicted_elements(node, [np.asarray(value.data) for value in present]) > FOLD_ELEMENTS:
         return None
     if node.op in GROWING and not _stays_small(node, present):
         return None

@@ -34,12 +34,33 @@ def fold_constants(graph: Graph, evaluate: Evaluate) -> Graph:
         if not foldable or sum(constants[name].nbytes for name in node.reads) > LIMIT_BYTES:
             kept.append(node)
             continue
+        if predicted_elements(node, [constants[name] for name in node.reads]) * 8 > LIMIT_BYTES:
+            kept.append(node)
+            continue
         results = evaluate(node, [constants[name] if name else None for name in node.inputs])
         if all(isinstance(result, np.ndarray) for result in results):
             constants.update({name: result for name, result in zip(node.outputs, results, strict=False) if name})
         else:
             kept.append(node)
     return graph.with_nodes(kept, constants)
+
+
+def predicted_elements(node: Node, arrays: Sequence[Array]) -> int:
+    """Elements that the outputs of a node have at most where operands of few elements combine into many: products, broadcasting, and rows
+    gathered again and again. 0 where the shapes do not fit.
+    """
+    shapes = [array.shape for array in arrays]
+    try:
+        if node.op in ("MatMul", "MatMulInteger", "Gemm") and len(shapes) > 1 and shapes[0] and shapes[1]:
+            batch = np.broadcast_shapes(shapes[0][:-2], shapes[1][:-2])
+            left, right = shapes[0][-2:], shapes[1][-2:]
+            rows, columns = (max(left), max(right)) if node.op == "Gemm" else (math.prod(left[:-1]), math.prod(right[1:]))
+            return math.prod(batch) * rows * columns
+        if node.op == "Gather" and len(arrays) == 2:
+            return int(arrays[0].size // max(1, shapes[0][int(node.attribute("axis", 0))]) * arrays[1].size)
+        return math.prod(np.broadcast_shapes(*shapes))
+    except (ValueError, IndexError):
+        return 0
 
 
 def _filled(node: Node, shape: Array, room: int) -> Array | None:

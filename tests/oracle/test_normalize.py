@@ -8,6 +8,8 @@ from agreement import agree, generator
 from models import model
 from onnx import TensorProto, helper
 
+import openinfer
+
 pytestmark = pytest.mark.kernels
 
 F = TensorProto.FLOAT
@@ -76,3 +78,20 @@ def test_a_line_far_from_zero():
         {"s": np.ones(300, np.float32)},
     )
     agree(proto, {"x": x})
+
+
+def test_a_batch_normalization_whose_parameters_follow_from_the_shape():
+    nodes = [
+        helper.make_node("Shape", ["x"], ["sizes"], start=1, end=2),
+        *(
+            helper.make_node("ConstantOfShape", ["sizes"], [name], value=helper.make_tensor("v", TensorProto.FLOAT, [1], [number]))
+            for name, number in (("one", 1.0), ("zero", 0.0))
+        ),
+        helper.make_node("BatchNormalization", ["x", "one", "zero", "zero", "one"], ["y"], epsilon=0.0),
+    ]
+    made = model(nodes, {"x": (TensorProto.FLOAT, [1, "c", 2])}, {"y": (TensorProto.FLOAT, [1, "c", 2])})
+    rng = generator()
+    with openinfer.load(made) as engine:
+        for channels in (2, 4000, 3):
+            x = rng.standard_normal((1, channels, 2)).astype(np.float32)
+            np.testing.assert_allclose(engine.run({"x": x})["y"], x, rtol=1e-6)

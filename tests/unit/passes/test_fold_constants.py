@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from openinfer.ir.graph import Graph, Node, Signature
 from openinfer.passes import fold_constants as folding
@@ -33,3 +34,27 @@ def test_what_is_too_large_or_malformed_stays(monkeypatch):
     folded = folding.fold_constants(graph_of([6], [6], [3], [-1], [2**40, 2**40]), refuse)
     # 24 bytes of 40, then 24 of 16: no; then 12 of 16.
     assert [node.outputs[0] for node in folded.nodes] == ["y1", "y3", "y4"]
+
+
+@pytest.mark.parametrize(
+    ("op", "shapes"),
+    [
+        ("Add", ((9000, 1), (1, 9000))),
+        ("Where", ((9000, 1, 1), (1, 90, 1), (100,))),
+        ("MatMul", ((9000, 1), (1, 9000))),
+        ("Gemm", ((9000, 1), (1, 9000))),
+        ("Gather", ((1, 9000), (9000,))),
+    ],
+)
+def test_what_broadcasting_would_swell_stays(op, shapes):
+    constants = {f"x{i}": np.zeros(shape, np.float32) for i, shape in enumerate(shapes)}
+    node = Node(op, tuple(constants), ("y",), {})
+    graph = Graph("g", (), (Signature("y", "float32", None),), (node,), constants)
+    assert folding.fold_constants(graph, refuse).nodes == (node,)
+
+
+def test_what_broadcasting_leaves_small_is_folded():
+    constants = {"a": np.zeros((90, 1), np.float32), "b": np.zeros((1, 90), np.float32)}
+    graph = Graph("g", (), (Signature("y", "float32", None),), (Node("Add", ("a", "b"), ("y",), {}),), constants)
+    folded = folding.fold_constants(graph, lambda node, inputs: [inputs[0] + inputs[1]])
+    assert folded.constants["y"].shape == (90, 90)
