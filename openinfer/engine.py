@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import gc
 import hashlib
@@ -230,6 +231,10 @@ class Engine:
                 program.prepare(examples)
                 return
             except Refused as refusal:
+                # Sizes that the model names apart may have to be the same, as the batches of a recurrent layer's input and state.
+                with contextlib.suppress(Refused):
+                    program.prepare(probes(self.inputs, equal=True))
+                    return
                 self._executor.refuse(refusal)
 
 

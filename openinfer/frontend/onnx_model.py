@@ -98,9 +98,14 @@ def _versions(proto: onnx.ModelProto, source: str) -> dict[str, int]:
 def _inspect_trees(proto: Any, versions: dict[str, int], source: str) -> None:
     """Read the tree ensembles of every graph: one with cycles must not reach the fallback either, whose walk would not end."""
     for graph in graphs(proto, source):
+        shapes = {value.name: value.type.tensor_type.shape.dim for value in graph.input}
         for node in graph.node:
             if node.domain == "ai.onnx.ml" and node.op_type.startswith("TreeEnsemble"):
-                tree_ensemble.check_targets(_node(node, versions))
+                checked = _node(node, versions)
+                tree_ensemble.check_targets(checked)
+                dims = shapes.get(checked.inputs[0], ()) if checked.inputs else ()
+                if len(dims) == 2 and dims[1].HasField("dim_value"):
+                    tree_ensemble.check_features(checked, dims[1].dim_value)
 
 
 def _report_numbers(graph: Graph, source: str) -> None:

@@ -97,6 +97,12 @@ def check_targets(node: Node) -> None:
         raise HostileModelError(f"a leaf adds to target {low if low < 0 else high}; the node has {count}")
 
 
+def check_features(node: Node, columns: int) -> None:
+    """`HostileModelError` where a tree tests a feature that rows of `columns` values do not have."""
+    if (features := read(node).features) > columns:
+        raise HostileModelError(f"a tree tests feature {features - 1}; the input has {columns}")
+
+
 def _column(attributes: Mapping[str, Any], name: str, length: int, dtype: Any, default: Any = None) -> Array:
     values = attributes.get(name)
     if values is None or (default is not None and not len(values)):

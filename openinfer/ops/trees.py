@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from openinfer.errors import HostileModelError, ModelError
+from openinfer.errors import ModelError
 from openinfer.ir.graph import Array, Node, TensorType
 from openinfer.ops import tree_bits, tree_ensemble, tree_packing, tree_splits
 from openinfer.ops._base import Alias, NotCompiled, Operand, Operator, Packed, Scratch, Step, Target, Value, optional, required
@@ -37,10 +37,12 @@ class Form:
 
 
 def _form(node: Node, x: Value, ensemble: tree_ensemble.Ensemble) -> Form:
-    """Raises `NotCompiled` for strings and other types, `HostileModelError` and `ModelError` for what contradicts itself."""
+    """Raises `NotCompiled` for strings, other types and rows that are too short, `HostileModelError` and `ModelError` for what contradicts
+    itself.
+    """
     tree_ensemble.check_targets(node)
     if len(x.shape) == 2 and ensemble.features > x.shape[1]:
-        raise HostileModelError(f"a tree tests feature {ensemble.features - 1}; the input has {x.shape[1]}")
+        raise NotCompiled(f"a tree tests feature {ensemble.features - 1}; the input has {x.shape[1]}")
     if x.dtype not in ("float32", "float64", "int32", "int64") or len(x.shape) != 2:
         raise NotCompiled(f"input of {x.dtype} {x.shape}; compiled for rows of float32, float64, int32, int64")
     aggregate, transform = node.attribute("aggregate_function", "SUM"), node.attribute("post_transform", "NONE")

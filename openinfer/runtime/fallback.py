@@ -84,6 +84,14 @@ def known_wrong(node: Node) -> str:
         return "the fallback gives optional outputs of a branch an extra dimension"
     if node.op == "QuantizeLinear" and node.attribute("block_size", 0) and len([name for name in node.inputs if name]) < 3:
         return "the fallback loses the shape of blocked quantization without a zero point"
+    if node.op in ("LSTM", "GRU", "RNN") and not node.domain:
+        if len(node.inputs) > 4 and node.inputs[4]:
+            return "the fallback ignores sequence_lens"
+        ignored = [name for name in ("clip", "activation_alpha", "activation_beta", "input_forget") if node.attribute(name, 0)]
+        usual = {"LSTM": ("Sigmoid", "Tanh", "Tanh"), "GRU": ("Sigmoid", "Tanh"), "RNN": ("Tanh",)}[node.op]
+        ignored += ["activations"] if tuple(node.attribute("activations", usual)) not in (usual, usual * 2) else []
+        if ignored:
+            return f"the fallback ignores {', '.join(ignored)}"
     return ""
 
 

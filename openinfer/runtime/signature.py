@@ -30,14 +30,16 @@ def check(inputs: Mapping[str, Any], signatures: Sequence[Signature], in_place: 
     return arrays
 
 
-def probes(signatures: Sequence[Signature]) -> list[tuple[TensorType, ...]]:
-    """Example input types to compile for: symbols bound to three different sizes; one example where nothing varies; none where a rank
-    is unknown.
+def probes(signatures: Sequence[Signature], equal: bool = False) -> list[tuple[TensorType, ...]]:
+    """Example input types to compile for: symbols bound to three sizes, every symbol to another one, or with `equal` all to the same;
+    one example where nothing varies; none where a rank is unknown.
     """
     if any(signature.shape is None for signature in signatures):
         return []
     symbols = sorted({d for s in signatures for d in s.shape or () if isinstance(d, str)})
-    bindings = [{name: base * (index + 1) for index, name in enumerate(symbols)} for base in ((1, 24, 120) if symbols else (1,))]
+    bindings = [
+        {name: base * (1 if equal else index + 1) for index, name in enumerate(symbols)} for base in ((1, 24, 120) if symbols else (1,))
+    ]
     if len(symbols) > 1:
         bindings = bindings[1:]
     return [
