@@ -103,8 +103,8 @@ def _inspect_trees(proto: Any, versions: dict[str, int], source: str) -> None:
             if node.domain == "ai.onnx.ml" and node.op_type.startswith("TreeEnsemble"):
                 checked = _node(node, versions)
                 tree_ensemble.check_targets(checked)
-                dims = shapes.get(checked.inputs[0], ()) if checked.inputs else ()
-                if len(dims) == 2 and dims[1].HasField("dim_value"):
+                dims = shapes.get(checked.inputs[0]) if checked.inputs else None
+                if dims is not None and len(dims) == 2 and dims[1].HasField("dim_value"):
                     tree_ensemble.check_features(checked, dims[1].dim_value)
 
 
