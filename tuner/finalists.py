@@ -20,9 +20,10 @@ from openinfer.tuner.task import Task
 from openinfer.config import Config
 from openinfer.errors import StudyError
 
-TURNS = 4
+TURNS = 8
 MOST_STEPS = 4
 WORTH = 0.02  # a knob that gains less than this of the objective is left at its default
+SURE = 0.5  # and so is one whose gain may as well be noise: the confidence of the interval that it has to leave
 
 Knobs = dict[str, Any]
 
@@ -87,7 +88,9 @@ def _by_worth(task: Task, found: Knobs, seed: int) -> Knobs:
 
 
 def _shortest(task: Task, ordered: Knobs, seed: int) -> Knobs:
-    """The shortest beginning of `ordered` that is as fast as the fastest one, and the whole where none of at most `MOST_STEPS` is."""
+    """The shortest beginning of `ordered` that is as fast as the fastest one, as far as this race can tell; the whole where none of at most
+    `MOST_STEPS` knobs is.
+    """
     names = list(ordered)
     if len(names) == 1:
         return ordered
@@ -95,9 +98,10 @@ def _shortest(task: Task, ordered: Knobs, seed: int) -> Knobs:
     arms = {str(n): Config().with_knobs({name: ordered[name] for name in names[:n]}) for n in lengths}
     with processes(task.tuning, {"default": Config(), **arms}) as workers:
         laps = race(task.tuning, workers, ("default", *arms), TURNS, seed_of(seed, "path"))
-    ratio = {n: block_effect(laps["default"].objective, laps[str(n)].objective, PROCESS_SD).estimate for n in lengths}
-    enough = min(ratio.values()) * (1 + WORTH)
-    length = next(n for n in lengths if ratio[n] <= enough)
+    ratio = {n: block_effect(laps["default"].objective, laps[str(n)].objective, PROCESS_SD, SURE) for n in lengths}
+    best = min(ratio.values(), key=lambda found: found.estimate)
+    enough = max(best.estimate * (1 + WORTH), best.high)
+    length = next(n for n in lengths if ratio[n].estimate <= enough)
     return {name: ordered[name] for name in names[:length]}
 
 
