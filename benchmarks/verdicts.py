@@ -101,8 +101,8 @@ def run(task: Task, folder: Path, seed: int, handicaps: dict[str, float]) -> dic
 
 
 def steady_model() -> Any:
-    """The logistic function of 65,536 numbers: some 50 µs of arithmetic whose speed does not hang on where a process puts its memory, and
-    long enough that the replay's own cost does not count.
+    """The logistic function of 65,536 numbers, long enough that the replay's own cost does not count. No matrix product: its speed
+    differs from process to process (docs/promises.md).
     """
     node = helper.make_node("Sigmoid", ["x"], ["y"])
     ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 65_536]) for name in ("x", "y")]
