@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from openinfer.ir.graph import Node, TensorType
-from openinfer.ops._base import Alias, NotCompiled, Operator, Step, Target, Value, float_only, required
+import numpy as np
+
+from openinfer.ir.graph import Array, Node, TensorType
+from openinfer.ops._base import Alias, NotCompiled, Operand, Operator, Packed, Scratch, Step, Target, Value, float_only, required
 from openinfer.ops.conv_geometry import padding
 
-ELEMENT_NS = 0.8
+LINES = 4  # as in the kernel
+ROW_NS, VECTOR_NS = 8.0, 0.5
 
 
 def _window(node: Node, x: Value) -> tuple[tuple[int, ...], ...]:
@@ -55,13 +58,42 @@ def infer(node: Node, inputs: Sequence[Value | None]) -> list[TensorType]:
 def lower(node: Node, inputs: Sequence[Value | None], outputs: Sequence[Value | None], target: Target) -> list[Step | Alias]:
     """One `pool` step; a block is one channel of one image."""
     x, y = required(inputs, 0), required(outputs, 0)
-    kernel, strides, dilations, before, output, after = _window(node, x)
-    statics = {"dtype": x.dtype, "maximum": node.op == "MaxPool", "count_padding": bool(node.attribute("count_include_pad", 0))}
+    window, maximum = _window(node, x), node.op == "MaxPool"
     size = x.shape[2:] if len(x.shape) == 4 else (1, *x.shape[2:])
-    cost = 10 + ELEMENT_NS * y.type.count * math.prod(kernel)
-    return [
-        Step("pool", statics, (x, y), (*size, *kernel, *strides, *dilations, *before, *after, *output), math.prod(x.shape[:2]), cost, (1,))
-    ]
+    if size[1] == window[0][1] == window[4][1] == 1:
+        # One column is one row: its elements are neighbours, and fill vectors.
+        size, window = size[::-1], tuple(values[::-1] for values in window)
+    kernel, strides, dilations, before, output, after = window
+    statics = {
+        "dtype": x.dtype,
+        "maximum": maximum,
+        "kernel": kernel,
+        "column_step": strides[1],
+        "column_dilation": dilations[1],
+    }
+    lanes = target.machine.lanes(x.dtype if maximum else "float64")
+    reach = (-(-output[1] // lanes) * lanes + lanes) * strides[1] + kernel[1] * dilations[1]
+    elements = max(reach, before[1] + size[1] + lanes)
+    padded = bool(node.attribute("count_include_pad", 0))
+    taps: Operand = x if maximum else _taps(size[1], kernel[1], strides[1], dilations[1], before[1], after[1], output[1], padded, lanes)
+    line = Scratch("line", LINES * elements * np.dtype(x.dtype if maximum else "float64").itemsize, per_thread=True)
+    nothing = Scratch("nothing", (size[1] + lanes) * np.dtype(x.dtype).itemsize, per_thread=True)
+    sizes = (*size, strides[0], dilations[0], *before, after[0] if padded else -1, *output, elements)
+    cost = 10 + math.prod(x.shape[:2]) * (elements * 0.1 + output[0] * (ROW_NS + VECTOR_NS * (sum(kernel) + 2) * -(-size[1] // lanes)))
+    return [Step("pool", statics, (x, taps, line, nothing, y), sizes, math.prod(x.shape[:2]), cost, (2, 3, 4))]
+
+
+def _taps(width: int, kernel: int, step: int, dilation: int, left: int, right: int, output: int, padded: bool, lanes: int) -> Packed:
+    """How many columns of each window count for its average, with a vector to spare."""
+
+    def make() -> Array:
+        columns = np.arange(output)[:, None] * step - left + np.arange(kernel)[None, :] * dilation
+        inside = columns < width + right if padded else (columns >= 0) & (columns < width)
+        counts = np.ones(output + lanes)
+        counts[:output] = inside.sum(1)
+        return counts
+
+    return Packed(f"taps {width} {kernel} {step} {dilation} {left} {right} {output} {padded} {lanes}", make)
 
 
 OPERATORS = {("", name): Operator(infer, lower) for name in ("MaxPool", "AveragePool")}

@@ -118,43 +118,6 @@ def test_two_threads_share_a_convolution():
             assert (engine.run({"x": x})["y"] == alone).all()
 
 
-def pooled(x, op, kernel, strides, pads, count_include_pad=0):
-    """The operator's text, one window at a time; onnx.reference gets the shape of some asymmetric pads wrong."""
-    fill = -np.inf if op == "MaxPool" else 0.0
-    wide = np.pad(x.astype(np.float64), ((0, 0), (0, 0), (pads[0], pads[2]), (pads[1], pads[3])), constant_values=fill)
-    inside = np.pad(np.ones(x.shape), ((0, 0), (0, 0), (pads[0], pads[2]), (pads[1], pads[3])), constant_values=float(count_include_pad))
-    size = [(wide.shape[2 + a] - kernel[a]) // strides[a] + 1 for a in (0, 1)]
-    out = np.empty((*x.shape[:2], *size))
-    for r in range(size[0]):
-        for q in range(size[1]):
-            at = (..., slice(r * strides[0], r * strides[0] + kernel[0]), slice(q * strides[1], q * strides[1] + kernel[1]))
-            out[:, :, r, q] = wide[at].max((2, 3)) if op == "MaxPool" else wide[at].sum((2, 3)) / inside[at].sum((2, 3))
-    return out
-
-
-@pytest.mark.parametrize("op", ["MaxPool", "AveragePool"])
-def test_pools(op):
-    rng = generator()
-    for _ in range(runs(RUNS)):
-        kernel, strides = [int(k) for k in rng.integers(1, 4, 2)], [int(s) for s in rng.integers(1, 4, 2)]
-        attributes = {
-            "kernel_shape": kernel,
-            "strides": strides,
-            "pads": [int(p) for p in np.minimum(rng.integers(0, 2, 4), np.array(kernel * 2) - 1)],
-        }
-        counted = {"count_include_pad": int(rng.integers(2))} if op == "AveragePool" else {}
-        print(attributes, counted)
-        node = helper.make_node(op, ["x"], ["y"], **attributes, **counted)
-        proto = model([node], {"x": (F, ["n", 3, 13, 17])}, {"y": (F, ["n", 3, "h", "w"])})
-        x = rng.standard_normal((2, 3, 13, 17)).astype(np.float32)
-        engine = openinfer.load(proto)
-        found, expected = engine.run({"x": x})["y"], pooled(x, op, kernel, strides, attributes["pads"], **counted)
-        assert not engine.statistics().fallback
-        assert found.shape == expected.shape
-        assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()
-        assert (engine.run({"x": x[:1]})["y"][0] == found[0]).all()
-
-
 def test_a_small_network_of_everything():
     rng = generator()
     names = {

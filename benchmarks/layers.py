@@ -1,28 +1,30 @@
-"""Convolutions beside ONNX Runtime: one process, one thread, every shape visited in shuffled rounds, a new input each call.
+"""Layers beside ONNX Runtime: one process, one thread, every shape visited in shuffled rounds, a new input each call.
 
-    python benchmarks/conv.py [--seconds S] [--match TEXT] [--config KNOB=VALUE ...]
+    python benchmarks/layers.py [--seconds S] [--match TEXT] [--config KNOB=VALUE ...]
 
-Each model is one convolution with bias and ReLU. Both sides are called with addresses bound beforehand (ONNX Runtime:
-`run_with_iobinding`) and timed on the calling thread's processor clock, which does not count the time that other processes take. The ratio
-is ONNX Runtime's median time ÷ ours: above 1 we are faster.
+Each model is one convolution with bias and ReLU, one pooling, or one recurrent layer over a window of 50 steps of 40 inputs. Both sides
+are called with addresses bound beforehand (ONNX Runtime: `run_with_iobinding`) and timed on the calling thread's processor clock, which
+does not count the time that other processes take. The ratio is ONNX Runtime's median time ÷ ours: above 1 we are faster.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 import openinfer
 
 # name: (input shape, weight shape, attributes)
-SHAPES: dict[str, tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]] = {
+CONVOLUTIONS: dict[str, tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]] = {
     "resnet8 stem 3x3 3-16 32x32": ((1, 3, 32, 32), (16, 3, 3, 3), {"pads": [1] * 4}),
     "resnet8 3x3 16-16 32x32": ((1, 16, 32, 32), (16, 16, 3, 3), {"pads": [1] * 4}),
     "resnet8 3x3/2 16-32 32x32": ((1, 16, 32, 32), (32, 16, 3, 3), {"pads": [0, 0, 1, 1], "strides": [2, 2]}),
@@ -52,38 +54,96 @@ SHAPES: dict[str, tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]] = {
     "transposed 2x2/2 64-32 64x64": ((1, 64, 64, 64), (64, 32, 2, 2), {"strides": [2, 2]}),
     "transposed 4x4/2 64-32 32x32": ((1, 64, 32, 32), (64, 32, 4, 4), {"strides": [2, 2], "pads": [1] * 4}),
 }
-TURN = 8
+# name: (operator, input shape, attributes)
+POOLS: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
+    "maxpool 3x3/2 padded 64 112x112": ("MaxPool", (1, 64, 112, 112), {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1] * 4}),
+    "maxpool 2x2/2 64 128x128": ("MaxPool", (1, 64, 128, 128), {"kernel_shape": [2, 2], "strides": [2, 2]}),
+    "maxpool 3x3 padded 64 28x28": ("MaxPool", (1, 64, 28, 28), {"kernel_shape": [3, 3], "pads": [1] * 4}),
+    "maxpool 3x1 padded 32 100x1": ("MaxPool", (1, 32, 100, 1), {"kernel_shape": [3, 1], "pads": [1, 0, 1, 0]}),
+    "avgpool 2x2/2 64 56x56": ("AveragePool", (1, 64, 56, 56), {"kernel_shape": [2, 2], "strides": [2, 2]}),
+    "avgpool 3x3/2 padded 64 56x56": ("AveragePool", (1, 64, 56, 56), {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1] * 4}),
+}
+# name: (operator, batch, hidden units)
+RECURRENT = {
+    f"{op.lower()} {hidden} b{batch}": (op, batch, hidden)
+    for op in ("LSTM", "GRU")
+    for hidden in (64, 128, 256)
+    for batch in (1, 4, 16, 64)
+}
+NAMES = (*CONVOLUTIONS, *POOLS, *RECURRENT)
+STEPS, INPUTS, TURN = 50, 40, 8
 
 
-def build(name: str, x: Sequence[int], weight: Sequence[int], attributes: dict[str, Any]) -> bytes:
-    """One layer as an ONNX model with a fixed batch."""
-    rng = np.random.default_rng(0)
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """One layer with a fixed batch: its ONNX bytes, the shape of its input, its floating-point operations."""
+
+    data: bytes
+    x: tuple[int, ...]
+    flops: float
+
+
+def build(name: str) -> Model:
+    """The layer called `name`."""
+    if name in POOLS:
+        op, x, attributes = POOLS[name]
+        model = _model(x, [helper.make_node(op, ["x"], ["y"], **attributes)], {})
+        return dataclasses.replace(model, flops=float(math.prod(_shape(model)) * math.prod(attributes["kernel_shape"])))
+    if name in RECURRENT:
+        return _recurrent(*RECURRENT[name])
+    x, weight, attributes = CONVOLUTIONS[name]
     op = "ConvTranspose" if name.startswith("transposed") else "Conv"
     filters = weight[1] if op == "ConvTranspose" else weight[0]
-    constants = {
-        "w": (rng.standard_normal(weight) / math.sqrt(math.prod(weight[1:]))).astype(np.float32),
-        "b": rng.standard_normal(filters).astype(np.float32),
-    }
+    scale = 1.0 / math.sqrt(math.prod(weight[1:]))
     nodes = [helper.make_node(op, ["x", "w", "b"], ["c"], **attributes), helper.make_node("Relu", ["c"], ["y"])]
+    model = _model(x, nodes, {"w": (weight, scale), "b": ((filters,), 1.0)})
+    positions = math.prod(x[2:]) * x[0] if op == "ConvTranspose" else math.prod(_shape(model)) / filters
+    return dataclasses.replace(model, flops=2.0 * positions * math.prod(weight))
+
+
+def _recurrent(op: str, batch: int, hidden: int) -> Model:
+    x, gates, scale = (STEPS, batch, INPUTS), {"LSTM": 4, "GRU": 3}[op], 1.0 / math.sqrt(hidden)
+    constants = {
+        "w": ((1, gates * hidden, INPUTS), scale),
+        "r": ((1, gates * hidden, hidden), scale),
+        "b": ((1, 2 * gates * hidden), scale),
+    }
+    attributes = {"linear_before_reset": 1} if op == "GRU" else {}
+    model = _model(x, [helper.make_node(op, ["x", "w", "r", "b"], ["y"], hidden_size=hidden, **attributes)], constants)
+    return dataclasses.replace(model, flops=2.0 * STEPS * batch * gates * hidden * (hidden + INPUTS))
+
+
+def _model(x: tuple[int, ...], nodes: list[Any], constants: dict[str, tuple[tuple[int, ...], float]]) -> Model:
+    """Constants are given by shape and standard deviation."""
+    rng = np.random.default_rng(0)
     graph = helper.make_graph(
         nodes,
         "layer",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, list(x))],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [f"d{axis}" for axis in range(len(x))])],
-        [numpy_helper.from_array(value, key) for key, value in constants.items()],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [
+            numpy_helper.from_array((scale * rng.standard_normal(shape)).astype(np.float32), key)
+            for key, (shape, scale) in constants.items()
+        ],
     )
-    data: bytes = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9).SerializeToString()
-    return data
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    return Model(onnx.shape_inference.infer_shapes(model).SerializeToString(), x, 0.0)
+
+
+def _shape(model: Model) -> tuple[int, ...]:
+    """The output's shape."""
+    (output,) = onnx.load_from_string(model.data).graph.output
+    return tuple(dimension.dim_value for dimension in output.type.tensor_type.shape.dim)
 
 
 class Layer:
     """Both engines on one model, and the times of each in ns."""
 
     def __init__(self, name: str, config: dict[str, Any]) -> None:
-        x, weight, attributes = SHAPES[name]
-        data = build(name, x, weight, attributes)
+        model = build(name)
+        self.flops, data = model.flops, model.data
         rng = np.random.default_rng(1)
-        self.inputs = [rng.standard_normal(x).astype(np.float32) for _ in range(TURN)]
+        self.inputs = [rng.standard_normal(model.x).astype(np.float32) for _ in range(TURN)]
         self.x = self.inputs[0].copy()
         engine = openinfer.load(data, openinfer.Config().with_knobs(config))
         bound = engine.bind({"x": self.x})
@@ -97,11 +157,9 @@ class Layer:
         bound()
         error = np.abs(bound.outputs["y"] - y).max() / np.abs(y).max()
         assert not engine.statistics().fallback and error < 1e-5, (name, engine.statistics().fallback, error)
-        kernel = math.prod(weight[1:]) if not name.startswith("transposed") else math.prod(weight[1:]) * weight[0] / y.shape[1]
-        positions = y.size if not name.startswith("transposed") else math.prod(x[2:]) * y.shape[1] * x[0]
-        self.flops = 2.0 * positions * kernel
-        self.calls = {"openinfer": bound, "onnxruntime": lambda: session.run_with_iobinding(binding)}
-        self.keep, self.times = (engine, session, y), {side: [] for side in self.calls}
+        self.calls: dict[str, Callable[[], Any]] = {"openinfer": bound, "onnxruntime": lambda: session.run_with_iobinding(binding)}
+        self.keep = (engine, session, y)
+        self.times: dict[str, list[int]] = {side: [] for side in self.calls}
 
     def round(self, rng: Any) -> None:
         """A turn of each side, in random order; the input changes outside the clock."""
@@ -123,7 +181,7 @@ def main() -> None:
     parser.add_argument("--config", nargs="*", default=[], metavar="KNOB=VALUE")
     options = parser.parse_args()
     config = {key: int(value) if value.isdigit() else value for key, value in (item.split("=", 1) for item in options.config)}
-    layers = {name: Layer(name, config) for name in SHAPES if options.match in name}
+    layers = {name: Layer(name, config) for name in NAMES if options.match in name}
     rng = np.random.default_rng()
     end = time.perf_counter() + options.seconds
     while time.perf_counter() < end:
