@@ -12,12 +12,13 @@ from numba.core.registry import cpu_target
 
 from openinfer.kernels.cpu import registry
 from openinfer.kernels.cpu.barrier import barrier
+from openinfer.kernels.cpu.frame import aligned_frame
 from openinfer.kernels.cpu.pointers import i64
 
 
 def compile_program(source: str, kernels: Sequence[tuple[str, dict[str, Hashable]]]) -> tuple[str, bytes]:
     """The symbol of the program and the object that holds it. The object allocates nothing and calls nothing but libm."""
-    namespace: dict[str, Any] = {"__name__": "openinfer.generated", "i64": i64, "barrier": barrier}
+    namespace: dict[str, Any] = {"__name__": "openinfer.generated", "i64": i64, "aligned_frame": aligned_frame, "barrier": barrier}
     namespace.update({f"k{index}": registry.make(kernel, dict(statics)) for index, (kernel, statics) in enumerate(kernels)})
     exec(compile(source, "<openinfer program>", "exec"), namespace)
     flags = Flags()

@@ -1,6 +1,7 @@
 """The shape of a compiled program and the source that is generated for it.
 
     def program(table, thread, threads):
+        aligned_frame()
         t = i64(table)
         if threads < 2:
             k0(t[8], t[9], t[10], t[11], 1, 64, 40, 64, 0, 1)     # kernel(addresses, sizes, low, high): fixed numbers are literals
@@ -149,7 +150,7 @@ def source(shape: Skeleton, fixed: Literals, threads: int) -> tuple[str, list[tu
             f"    {name}({', '.join([*own, *sizes, *share])})",
             "barrier(t[1], threads)",
         ]
-    lines = ["def program(table, thread, threads):", "    t = i64(table)"]
+    lines = ["def program(table, thread, threads):", "    aligned_frame()", "    t = i64(table)"]
     if threads < 2:
         lines += [f"    {line}" for line in alone]
     else:

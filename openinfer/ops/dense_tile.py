@@ -52,5 +52,7 @@ def tile_shape(n: int, dtype: str, target: Target, *, fixed: bool) -> tuple[int,
         vectors = needed
     else:
         vectors = min((usual, usual + 1, usual + 2, usual - 1), key=lambda width: -(-needed // width) * width)
-    rows = target.engine.tile_rows or max(1, min(12, (registers - vectors - 2) // vectors))
+    # Half the registers hide the latency of the fma; more rows read the panel less often but leave more of them over at the end.
+    most = max(1, min(12, (registers - vectors - 2) // vectors))
+    rows = target.engine.tile_rows or min(most, -(-registers // (2 * vectors)))
     return rows, vectors

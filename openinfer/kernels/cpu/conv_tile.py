@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from openinfer.kernels.cpu.loop import keep_rolled
 from openinfer.kernels.cpu.vectors import I64, VectorType, i64
 
 LONGEST_CHAIN = 512
@@ -97,6 +98,6 @@ def _chain(
     k.add_incoming(following, b.block)
     for cell in cells:
         sums[cell].add_incoming(new[cell], b.block)
-    b.cbranch(b.icmp_signed("<", following, limit), loop, done)
+    keep_rolled(b, b.cbranch(b.icmp_signed("<", following, limit), loop, done))
     b.position_at_end(done)
     return new

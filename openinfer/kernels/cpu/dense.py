@@ -15,6 +15,7 @@ the same order, so a row has the same bits in every batch. B is packed by `ops.d
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import numba as nb
@@ -22,10 +23,12 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from openinfer.kernels.cpu.loop import keep_rolled
 from openinfer.kernels.cpu.vectors import I64, VectorType, i64, widest
 
 PARALLEL_CHAINS = 4
 SHORT, LONG = 16, 256
+ACCUMULATORS = 16  # that hide the latency of the fma
 
 
 def chains(k: int) -> list[tuple[int, int]]:
@@ -34,6 +37,20 @@ def chains(k: int) -> list[tuple[int, int]]:
         return [(0, k)]
     length = min(-(-k // PARALLEL_CHAINS), LONG)
     return [(start, min(length, k - start)) for start in range(0, k, length)]
+
+
+def tile_heights(rows: int) -> list[int]:
+    """Heights of the tiles that serve any number of rows: the full one, a half of it, a quarter, … one row."""
+    return [rows >> halvings for halvings in range(rows.bit_length())]
+
+
+def stack(heights: Sequence[int], arguments: str) -> list[str]:
+    """Source of the calls tile0(…), tile1(…), … that walk from `row` to `end`, the highest first."""
+    lines = []
+    for index, height in enumerate(heights):
+        again = "while" if index and height * 2 < heights[index - 1] else "if"  # half of an odd height may fit twice
+        lines += [f"        {again} end - row >= {height}:", f"            tile{index}({arguments})", f"            row += {height}"]
+    return lines
 
 
 @functools.cache
@@ -46,30 +63,27 @@ def gemm(
     """
     vector = widest(dtype)
     width, panel_bytes, item = vectors * vector.lanes, k * vectors * vector.lanes * vector.item_bytes, vector.item_bytes
-    tile = _tile(vector, k, rows, vectors, activation, low_bound, high_bound)
-    row = _tile(vector, k, 1, vectors, activation, low_bound, high_bound)
-
-    @nb.njit(error_model="numpy", forceinline=True)
-    def kernel(a: int, packed_b: int, bias: int, c: int, m: int, n: int, lda: int, ldc: int, low: int, high: int) -> None:
-        tiles = (m + rows - 1) // rows
-        for block in range(low, high):
-            # One panel is the common case of narrow layers; known at compile time, it spares two divisions.
-            panel = 0 if n <= width else block // tiles
-            first = (block - panel * tiles) * rows
-            column = panel * width
-            b, offset = packed_b + panel * panel_bytes, bias + column * item
-            if m - first >= rows and rows > 1:
-                tile(a + first * lda * item, lda, b, offset, c + (first * ldc + column) * item, ldc, n - column)
-            else:
-                for i in range(first, min(m, first + rows)):
-                    row(a + i * lda * item, lda, b, offset, c + (i * ldc + column) * item, ldc, n - column)
-
-    return kernel
+    heights = tile_heights(rows)
+    tiles = [_tile(vector, k, height, vectors, activation, low_bound, high_bound) for height in heights]
+    lines = [
+        "def kernel(a, packed_b, bias, c, m, n, lda, ldc, low, high):",
+        f"    stacked = (m + {rows - 1}) // {rows}",
+        "    for block in range(low, high):",
+        # One panel is the common case of narrow layers; known at compile time, it spares two divisions.
+        f"        panel = 0 if n <= {width} else block // stacked",
+        f"        row, column = (block - panel * stacked) * {rows}, panel * {width}",
+        f"        b, offset = packed_b + panel * {panel_bytes}, bias + column * {item}",
+        f"        end = min(m, row + {rows})",
+    ]
+    lines += stack(heights, f"a + row * lda * {item}, lda, b, offset, c + (row * ldc + column) * {item}, ldc, n - column")
+    namespace: dict[str, Any] = {"__name__": "openinfer.generated"} | {f"tile{index}": tile for index, tile in enumerate(tiles)}
+    exec(compile("\n".join(lines), "<openinfer dense>", "exec"), namespace)
+    return nb.njit(error_model="numpy", forceinline=True)(namespace["kernel"])
 
 
 def _tile(vector: VectorType, k: int, rows: int, vectors: int, activation: str | None, low_bound: float, high_bound: float) -> Any:
     """tile(a, lda, panel, bias, c, ldc, columns): one register tile; stores only `columns` columns."""
-    together = PARALLEL_CHAINS if rows == 1 else 1
+    together = max(1, min(PARALLEL_CHAINS, ACCUMULATORS // (rows * vectors)))
     cells = [(i, j) for i in range(rows) for j in range(vectors)]
 
     @intrinsic
@@ -128,7 +142,9 @@ def _run_chains(
             accumulators[cell].add_incoming(new[cell], loop)
     following = b.add(step, i64(1))
     step.add_incoming(following, loop)
-    b.cbranch(b.icmp_signed("<", following, i64(shared)), loop, done)
+    branch = b.cbranch(b.icmp_signed("<", following, i64(shared)), loop, done)
+    if len(cells) * len(parts) >= ACCUMULATORS:
+        keep_rolled(b, branch)
     b.position_at_end(done)
     for index, (start, length) in enumerate(parts):
         for extra in range(shared, length):

@@ -19,7 +19,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from openinfer.kernels.cpu.dense import LONG, PARALLEL_CHAINS, SHORT, activate
+from openinfer.kernels.cpu.dense import ACCUMULATORS, LONG, PARALLEL_CHAINS, SHORT, activate, stack, tile_heights
 from openinfer.kernels.cpu.loop import counted
 from openinfer.kernels.cpu.pointers import POINTERS
 from openinfer.kernels.cpu.vectors import VectorType, i64, widest
@@ -63,8 +63,9 @@ def product(
     of one panel of one product.
     """
     vector = widest(dtype)
-    tile = _tile(vector, rows, vectors, activation, low_bound, high_bound)
-    row = _tile(vector, 1, vectors, activation, low_bound, high_bound)
+    item = vector.item_bytes
+    heights = tile_heights(rows)
+    tiles = [_tile(vector, height, vectors, activation, low_bound, high_bound) for height in heights]
     dims = [f"{name}{axis}" for name in ("d", "sa", "sb") for axis in range(outer)]
     lines = [
         f"def kernel(a, b, c, m, n, k, step_m, step_k, {', '.join(dims)}, low, high):",
@@ -79,18 +80,13 @@ def product(
     for axis in reversed(range(outer)):
         lines += [f"        i, rest = rest % d{axis}, rest // d{axis}", f"        at, packed = at + i * sa{axis}, packed + i * sb{axis}"]
     lines += [
-        f"        first, column = tile_index * {rows}, panel * {vectors * vector.lanes}",
-        f"        left = a + (at * m * k + first * step_m) * {vector.item_bytes}",
-        f"        right = b + (packed * panels + panel) * k * {vectors * vector.lanes * vector.item_bytes}",
-        f"        to = c + ((matrix * m + first) * n + column) * {vector.item_bytes}",
-        f"        if m - first >= {rows}:",
-        "            tile(left, step_m, step_k, right, k, to, n, n - column)",
-        "        else:",
-        "            for i in range(m - first):",
-        f"                row(left + i * step_m * {vector.item_bytes}, step_m, step_k, right, k,",
-        f"                    to + i * n * {vector.item_bytes}, n, n - column)",
+        f"        row, column = tile_index * {rows}, panel * {vectors * vector.lanes}",
+        f"        left, to = a + at * m * k * {item}, c + (matrix * m * n + column) * {item}",
+        f"        right = b + (packed * panels + panel) * k * {vectors * vector.lanes * item}",
+        f"        end = min(m, row + {rows})",
+        *stack(heights, f"left + row * step_m * {item}, step_m, step_k, right, k, to + row * n * {item}, n, n - column"),
     ]
-    namespace: dict[str, Any] = {"tile": tile, "row": row, "__name__": "openinfer.generated"}
+    namespace: dict[str, Any] = {"__name__": "openinfer.generated"} | {f"tile{index}": tile for index, tile in enumerate(tiles)}
     exec(compile("\n".join(lines), "<openinfer product>", "exec"), namespace)
     return nb.njit(error_model="numpy")(namespace["kernel"])
 
@@ -121,7 +117,7 @@ def _tile(vector: VectorType, rows: int, vectors: int, activation: str | None, l
                 start = b.mul(index, length)
                 end = b.add(start, length)
                 stop = b.select(b.icmp_signed("<", end, k), end, k)
-                sums = counted(b, start, stop, [zero] * len(cells), multiply)
+                sums = counted(b, start, stop, [zero] * len(cells), multiply, rolled=len(cells) >= ACCUMULATORS)
                 return [b.fadd(total, part) for total, part in zip(totals, sums, strict=True)]
 
             totals = counted(b, i64(0), count, [zero] * len(cells), chain)

@@ -11,6 +11,7 @@ from typing import Any
 from llvmlite import ir
 from numba.core import cgutils
 
+from openinfer.kernels.cpu import frame
 from openinfer.machine import host
 
 I32, I64 = ir.IntType(32), ir.IntType(64)
@@ -110,6 +111,7 @@ class VectorType:
 
     def at(self, builder: Any, base: Any, index: Any) -> Any:
         """The address of one element."""
+        frame.align(builder)  # whatever touches vectors comes through here
         return builder.gep(base, [index], source_etype=self.scalar)
 
     def fma(self, builder: Any, a: Any, b: Any, c: Any) -> Any:
