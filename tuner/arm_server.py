@@ -56,13 +56,13 @@ class ArmServer:
         self._reference = 0
 
     def settle(self, count: int) -> dict[str, Any]:
-        """Replay the first requests until their median service time has settled; `StudyError` where it never does.
+        """Serve the first requests back to back until their median service time has settled; `StudyError` where it never does.
 
-        The same requests each time, so that what changes is the process and not the traffic.
+        The same requests in the same batches each time, so that what changes is the process and not the traffic.
         """
         if len(self._trace) < count:
             raise StudyError(f"the trace has {len(self._trace)} requests; a block needs {count}; give a longer trace")
-        self._reference = max(1, count // 4)
+        self._reference = max(1, count // 4) if self._trace.arrival_s is None else count  # a scheduled block is mostly idle
         for _ in range(SETTLE_ROUNDS):
             self._settled.append(self._median())
             if is_settled(self._settled):
@@ -103,22 +103,27 @@ class ArmServer:
         self._engine.close()
 
     def _replay(self, first: int, count: int) -> ReplayTimes:
+        if self._trace.arrival_s is None:
+            return self._back_to_back(first, count)
+        due = self._trace.arrival_s[first : first + count]
+        delay_us = self._scheduler.max_delay_us
+        # A millisecond of idling first: the arm has just been woken.
+        return replay_inline(due - due[0] + 1e-3, self._serve(first, count), max_batch=self._largest, max_delay_us=delay_us)
+
+    def _back_to_back(self, first: int, count: int) -> ReplayTimes:
+        return replay_inline(np.zeros(count), self._serve(first, count), max_batch=self._largest)
+
+    def _serve(self, first: int, count: int) -> Callable[[int, int], object]:
         stop = first + count
         serve = _server(
             self._calls,
             {name: array[first:stop] for name, array in self._trace.inputs.items()},
             {name: answers[first:stop] for name, answers in self._answers.items()},
         )
-        if self._handicap != 1.0:
-            serve = _stretched(serve, self._handicap)
-        if self._trace.arrival_s is None:
-            return replay_inline(np.zeros(count), serve, max_batch=self._largest)
-        due = self._trace.arrival_s[first:stop]
-        # A millisecond of idling first: the arm has just been woken.
-        return replay_inline(due - due[0] + 1e-3, serve, max_batch=self._largest, max_delay_us=self._scheduler.max_delay_us)
+        return serve if self._handicap == 1.0 else _stretched(serve, self._handicap)
 
     def _median(self) -> float:
-        return float(np.median(self._replay(0, self._reference).raw_ns))
+        return float(np.median(self._back_to_back(0, self._reference).raw_ns))
 
     def _error(self, first: int, stop: int) -> float:
         return max(
