@@ -14,7 +14,7 @@ from typing import Any, Literal
 from openinfer.config import write_atomically
 from openinfer.errors import StudyError
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 VerdictKind = Literal["ADOPT", "KEEP DEFAULT", "INCONCLUSIVE"]
 SloStatus = Literal["met", "not met", "undecided"]
@@ -80,14 +80,14 @@ class Trust:
 
 @dataclasses.dataclass(frozen=True)
 class Arm:
-    """A configuration as it ran in the final race."""
+    """A configuration as it ran in the final race. A percentile is `None` where one process has too few answers for one to lie above it."""
 
     name: str
     knobs: dict[str, Any]
     objective: Interval
     p50_ns: Interval
-    p99_ns: Interval
-    p999_ns: Interval
+    p99_ns: Interval | None
+    p999_ns: Interval | None
     peak_bytes: int
     startup_s: float
     max_error: float

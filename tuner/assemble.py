@@ -151,16 +151,18 @@ def _arm(name: str, laps: Sequence[Lap], knobs: dict[str, Any]) -> Arm:
         name=name,
         knobs=knobs,
         objective=level([lap.objective for lap in laps]),
-        p50_ns=_levels(laps, 0.5),
-        p99_ns=_levels(laps, 0.99),
-        p999_ns=_levels(laps, 0.999),
+        p50_ns=level([[float(np.median(lap.corrected))] for lap in laps]),
+        p99_ns=_tail(laps, 0.99),
+        p999_ns=_tail(laps, 0.999),
         peak_bytes=max(int(lap.facts["peak_bytes"]) for lap in laps),
         startup_s=float(np.median([lap.facts["startup_s"] for lap in laps])),
         max_error=max(lap.error for lap in laps),
     )
 
 
-def _levels(laps: Sequence[Lap], quantile: float) -> Interval:
+def _tail(laps: Sequence[Lap], quantile: float) -> Interval | None:
+    if min(len(lap.corrected) for lap in laps) * (1 - quantile) < 1:
+        return None
     return level([[float(np.quantile(lap.corrected, quantile))] for lap in laps])
 
 

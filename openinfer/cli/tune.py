@@ -79,7 +79,7 @@ def tune(
     rows: list[tuple[Any, ...]] = [
         (
             arm.name,
-            *(f"{level.estimate / 1e3:.2f}" for level in (arm.p50_ns, arm.p99_ns, arm.p999_ns)),
+            *(f"{level.estimate / 1e3:.2f}" if level else "-" for level in (arm.p50_ns, arm.p99_ns, arm.p999_ns)),
             f"{arm.peak_bytes >> 20}",
             f"{arm.startup_s:.2f}",
         )

@@ -1,0 +1,18 @@
+"""What the record says of an arm."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from openinfer.tuner.assemble import _arm
+from openinfer.tuner.race import Lap
+
+
+@pytest.mark.parametrize(("answers", "p99", "p999"), [(99, False, False), (100, True, False), (1000, True, True)])
+def test_a_percentile_needs_answers_above_it(answers: int, p99: bool, p999: bool) -> None:
+    samples = np.arange(1, answers + 1)
+    facts = {"peak_bytes": 1, "startup_s": 0.1}
+    laps = [Lap([0], [float(answers)], samples, samples, 0.0, np.zeros(2, np.int64), facts) for _ in range(3)]
+    arm = _arm("default", laps, {})
+    assert arm.p50_ns.estimate == pytest.approx(np.median(samples))
+    assert (arm.p99_ns is not None, arm.p999_ns is not None) == (p99, p999)
