@@ -154,7 +154,7 @@ class Engine:
     def sources(self) -> list[str]:
         """The generated source of every compiled variant, for reading; kernels are named, not shown."""
         programs = [segment.program for segment in self._executor.segments if segment.program is not None]
-        return [variant.text for program in programs for variant in program.variants]
+        return [variant.built.text for program in programs for variant in program.variants]
 
     def statistics(self) -> Statistics:
         """Counters since load."""
@@ -167,8 +167,8 @@ class Engine:
             shapes=len(instances),
             arena_bytes=sum(instance.layout.peak_bytes * instance.contexts for instance in instances),
             plan_gap=max((instance.layout.gap for instance in instances), default=1.0),
-            compiled=sum(not variant.cached for variant in variants),
-            loaded_from_cache=sum(variant.cached for variant in variants),
+            compiled=sum(not variant.built.cached for variant in variants),
+            loaded_from_cache=sum(variant.built.cached for variant in variants),
             compile_s=sum(variant.seconds for variant in variants),
             load_s=self._load_s,
             fallback=dict(self._executor.refused),

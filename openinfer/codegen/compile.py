@@ -21,6 +21,26 @@ def compile_program(source: str, kernels: Sequence[tuple[str, dict[str, Hashable
     namespace: dict[str, Any] = {"__name__": "openinfer.generated", "i64": i64, "aligned_frame": aligned_frame, "barrier": barrier}
     namespace.update({f"k{index}": registry.make(kernel, dict(statics)) for index, (kernel, statics) in enumerate(kernels)})
     exec(compile(source, "<openinfer program>", "exec"), namespace)
+    return _compile(namespace["program"], 3)
+
+
+def compile_kernel(kernel: str, statics: dict[str, Hashable], sizes: Sequence[int | None]) -> tuple[str, bytes]:
+    """The symbol of one kernel, `int32 f(i8* result, i8** error, int64 ...)`, and the object that holds it.
+
+    `sizes` are its numbers between the addresses and the last two: an integer is compiled in, in the place of `None` is an argument.
+    """
+    made = registry.make(kernel, statics)
+    count = made.py_func.__code__.co_argcount
+    given = [None] * (count - len(sizes) - 2) + [*sizes, None, None]
+    passed = [f"a{index}" if size is None else str(size) for index, size in enumerate(given)]
+    taken = [name for name, size in zip(passed, given, strict=True) if size is None]
+    lines = [f"def form({', '.join(taken)}):", "    aligned_frame()", f"    kernel({', '.join(passed)})", ""]
+    namespace: dict[str, Any] = {"__name__": "openinfer.generated", "kernel": made, "aligned_frame": aligned_frame}
+    exec(compile("\n".join(lines), "<openinfer kernel>", "exec"), namespace)
+    return _compile(namespace["form"], len(taken))
+
+
+def _compile(function: Any, parameters: int) -> tuple[str, bytes]:
     flags = Flags()
     flags.no_cpython_wrapper = True
     flags.no_cfunc_wrapper = True
@@ -31,6 +51,6 @@ def compile_program(source: str, kernels: Sequence[tuple[str, dict[str, Hashable
     target_context.refresh()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        result = compile_extra(typing_context, target_context, namespace["program"], (types.intp,) * 3, types.void, flags, {})
+        result = compile_extra(typing_context, target_context, function, (types.intp,) * parameters, types.void, flags, {})
     _, _, (elf, _) = result.library.serialize_using_object_code()
     return result.fndesc.llvm_func_name, elf

@@ -11,10 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from openinfer.codegen import object_cache
-from openinfer.codegen.loader import Library, load_object
+from openinfer.codegen.build import Built, build
 from openinfer.codegen.lowering import Lowered, lower
-from openinfer.codegen.program import HEADER, Literals, Numbers, Skeleton, fits, literals, private_bytes, skeleton, source, varying
+from openinfer.codegen.program import HEADER, Literals, Numbers, Skeleton, fits, literals, private_bytes, skeleton, varying
 from openinfer.config import Config
 from openinfer.errors import MemoryBudgetError
 from openinfer.fork_lock import ForkLock
@@ -42,10 +41,7 @@ class Variant:
 
     skeleton: Skeleton
     fixed: Literals
-    library: Library
-    entry: int
-    text: str
-    cached: bool
+    built: Built
     seconds: float
 
 
@@ -80,7 +76,7 @@ class Instance:
         self.output_slots = {name: slots["output", name] for name in lowered.buffers}
         tail = varying(numbers, variant.fixed)
         self._template = np.zeros(HEADER + len(slots) + len(tail), np.int64)
-        self._template[words.TABLE_PROGRAM] = variant.entry
+        self._template[words.TABLE_PROGRAM] = variant.built.entry
         self._template[HEADER + len(slots) :] = tail
         # The last number is the threads a step is worth; where no step is worth two, the pool is left alone.
         if pool is not None and any(row[-1] > 1 for row in numbers):
@@ -209,21 +205,9 @@ class Program:
                 tuple(a if a == b else None for a, b in zip(row, other, strict=True)) for row, other in zip(fixed, same[-1], strict=True)
             )
         begin = time.perf_counter()
-        text, kernels = source(shape, fixed, self._threads)
-        name = object_cache.key(text, kernels)
-        stored = object_cache.load(name)
-        if stored is None:
-            from openinfer.codegen.compile import compile_program
-
-            symbol, elf = compile_program(text, kernels)
-            object_cache.store(name, symbol, elf)
-        else:
-            symbol, elf = stored
-        library = load_object(elf, (symbol,))
-        variant = Variant(shape, fixed, library, library[symbol], text, stored is not None, time.perf_counter() - begin)
-        log.info(
-            "%s: %d steps %s in %.2f s", self.graph.name, len(shape.steps), "loaded" if variant.cached else "compiled", variant.seconds
-        )
+        built = build(shape, fixed, self._threads)
+        variant = Variant(shape, fixed, built, time.perf_counter() - begin)
+        log.info("%s: %d steps %s in %.2f s", self.graph.name, len(shape.steps), "loaded" if built.cached else "compiled", variant.seconds)
         self._variants.append(variant)
         return variant
 

@@ -1,0 +1,158 @@
+"""The other form of a program, for graphs of many different kernels: LLVM IR that calls each kernel at its own address.
+
+    define i32 @program(ptr %result, ptr %error, i64 %word, i64 %thread, i64 %threads) alignstack(64) {
+      %table = inttoptr i64 %word to ptr
+      %few = icmp slt i64 %threads, 2
+      br i1 %few, label %alone, label %together
+    alone:
+      %v1 = getelementptr i64, ptr %table, i64 8
+      %v2 = load i64, ptr %v1
+      %v3 = call i32 @k0(ptr %result, ptr %error, i64 %v2, ..., i64 64, i64 0, i64 1)     ; addresses, sizes, low, high
+      ...
+
+It computes what `program.source` writes as Python. A kernel with its statics and sizes is compiled once for all steps and models that
+want it, and is kept in the object cache on its own. A step costs a call, and Numba infers no types for the program's hundreds of lines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator
+from typing import NamedTuple
+
+from openinfer.codegen.program import HEADER, Literals, Skeleton
+from openinfer.kernels.cpu.control_block import BARRIER_CODE, TABLE_CONTROL
+
+SYMBOL = "program"
+INLINED_KERNELS = 16  # up to here a program and its kernels are one function
+MOST_FORMS = 4  # a kernel with more sets of sizes than this in one program is compiled once and takes its sizes as arguments
+
+
+class Kernel(NamedTuple):
+    """What a program calls at one address: a kernel with its statics, and which of its sizes are compiled in (`None`: an argument)."""
+
+    name: str
+    statics: tuple[tuple[str, Hashable], ...]
+    sizes: tuple[int | None, ...]
+
+
+class _Slot(int):
+    """A number that is read from this word of the table."""
+
+
+class _Call(NamedTuple):
+    kernel: int
+    buffers: tuple[_Slot, ...]
+    strides: tuple[int | None, ...]
+    sizes: tuple[int, ...]
+    blocks: int
+    limit: int
+
+
+def is_linked(shape: Skeleton) -> bool:
+    """Whether a program has too many different kernels to be compiled as one function. Sizes and batches play no part."""
+    return len({(step.kernel, step.statics) for step in shape.steps}) > INLINED_KERNELS
+
+
+def text(shape: Skeleton, fixed: Literals, threads: int) -> tuple[str, list[Kernel]]:
+    """The program's LLVM IR and the kernels it calls as @k0, @k1, …; `threads` above 1 adds the parallel body."""
+    kernels: dict[Kernel, int] = {}
+    calls = list(_calls(shape, fixed, kernels))
+    arity = {call.kernel: len(call.buffers) + len(call.sizes) + 2 for call in calls}
+    out = _Body()
+    out.lines += ["declare i64 @llvm.smin.i64(i64, i64)"]
+    out.lines += [f"declare i32 @k{kernel}({', '.join(['ptr', 'ptr', *['i64'] * count])})" for kernel, count in arity.items()]
+    out.lines += [
+        f"define i32 @{SYMBOL}(ptr %result, ptr %error, i64 %word, i64 %thread, i64 %threads) alignstack(64) {{",
+        "  %table = inttoptr i64 %word to ptr",
+        "  %status = alloca i32",
+        "  store i32 0, ptr %status",
+    ]
+    if threads > 1:
+        out.lines += ["  %few = icmp slt i64 %threads, 2", "  br i1 %few, label %alone, label %together", "together:"]
+        out.together(calls)
+        out.end()
+        out.lines.append("alone:")
+    for call in calls:
+        out.kernel(call, [out.number(buffer) for buffer in call.buffers], "0", out.number(call.blocks))
+    out.end()
+    out.lines += ["}", ""]
+    return "\n".join(out.lines), list(kernels)
+
+
+def _calls(shape: Skeleton, fixed: Literals, kernels: dict[Kernel, int]) -> Iterator[_Call]:
+    """The steps in order; numbers the kernels by first use."""
+    wanted = [
+        Kernel(step.kernel, step.statics, kept[: len(kept) - 2 - sum(step.private)]) for step, kept in zip(shape.steps, fixed, strict=True)
+    ]
+    forms: dict[tuple[str, tuple[tuple[str, Hashable], ...]], set[Kernel]] = {}
+    for kernel in wanted:
+        forms.setdefault((kernel.name, kernel.statics), set()).add(kernel)
+    slot = HEADER + len(shape.buffers)
+    for step, kept, kernel in zip(shape.steps, fixed, wanted, strict=True):
+        values: list[int] = []
+        for value in kept:
+            values.append(_Slot(slot) if value is None else value)
+            slot += value is None
+        count = len(kernel.sizes)
+        if len(forms[step.kernel, step.statics]) > MOST_FORMS:
+            kernel = kernel._replace(sizes=(None,) * count)
+        strides = iter(values[count:-2])
+        yield _Call(
+            kernels.setdefault(kernel, len(kernels)),
+            tuple(_Slot(HEADER + buffer) for buffer in step.buffers),
+            tuple(next(strides) if own else None for own in step.private),
+            tuple(value for value, size in zip(values[:count], kernel.sizes, strict=True) if size is None),
+            values[-2],
+            values[-1],
+        )
+
+
+class _Body:
+    """Lines of IR, with names for the values that they define."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self._count = 0
+
+    def together(self, calls: list[_Call]) -> None:
+        """Each thread's share of the blocks of every step, and a barrier after it."""
+        control = self.number(_Slot(TABLE_CONTROL))
+        at = self._value(f"add i64 {control}, {8 * BARRIER_CODE}")
+        barrier = self._value(f"load ptr, ptr {self._value(f'inttoptr i64 {at} to ptr')}")
+        for index, call in enumerate(calls):
+            threads = self._value(f"call i64 @llvm.smin.i64(i64 %threads, i64 {self.number(call.limit)})")
+            busy = self._value(f"icmp slt i64 %thread, {threads}")
+            self.lines += [f"  br i1 {busy}, label %share{index}, label %join{index}", f"share{index}:"]
+            blocks = self.number(call.blocks)
+            first = self._value(f"mul i64 {blocks}, %thread")
+            low = self._value(f"udiv i64 {first}, {threads}")
+            high = self._value(f"udiv i64 {self._value(f'add i64 {first}, {blocks}')}, {threads}")
+            self.kernel(call, [self._own(*pair) for pair in zip(call.buffers, call.strides, strict=True)], low, high)
+            self.lines += [f"  br label %join{index}", f"join{index}:", f"  call void {barrier}(i64 {control}, i64 %threads)"]
+
+    def kernel(self, call: _Call, addresses: list[str], low: str, high: str) -> None:
+        """One call of a kernel; a status other than 0 is the program's."""
+        arguments = [*addresses, *(self.number(size) for size in call.sizes), low, high]
+        found = self._value(f"call i32 @k{call.kernel}(ptr %result, ptr %error, {', '.join(f'i64 {value}' for value in arguments)})")
+        earlier = self._value("load i32, ptr %status")
+        self.lines.append(f"  store i32 {self._value(f'or i32 {found}, {earlier}')}, ptr %status")
+
+    def end(self) -> None:
+        """Return the status."""
+        self.lines.append(f"  ret i32 {self._value('load i32, ptr %status')}")
+
+    def number(self, number: int) -> str:
+        """A literal, or the value of the table's word."""
+        if not isinstance(number, _Slot):
+            return str(number)
+        return self._value(f"load i64, ptr {self._value(f'getelementptr i64, ptr %table, i64 {int(number)}')}")
+
+    def _own(self, buffer: _Slot, stride: int | None) -> str:
+        """A buffer's address; of one that every thread has its part of, the address of this thread's part."""
+        address = self.number(buffer)
+        return address if stride is None else self._value(f"add i64 {address}, {self._value(f'mul i64 %thread, {self.number(stride)}')}")
+
+    def _value(self, expression: str) -> str:
+        self._count += 1
+        self.lines.append(f"  %v{self._count} = {expression}")
+        return f"%v{self._count}"
