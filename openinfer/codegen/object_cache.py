@@ -37,11 +37,17 @@ def key(source: str, kernels: Sequence[tuple[str, dict[str, Hashable]]]) -> str:
         package_hash(Path(__file__).parent.parent),
         __version__,
         llvmlite.__version__,
-        importlib.metadata.version("numba"),
+        _numba_version(),
         machine.cpu,
         machine.features,
     )
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+@functools.cache
+def _numba_version() -> str:
+    """Read from its files once a process: importing Numba costs more than a start, and a program has a key per kernel."""
+    return importlib.metadata.version("numba")
 
 
 @functools.cache
