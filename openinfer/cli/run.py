@@ -40,7 +40,7 @@ def run(
     check_arrays(results)
     if output is not None:
         buffer = io.BytesIO()
-        np.savez(buffer, **results)
+        np.savez(buffer, **{name: _storable(value) for name, value in results.items()})
         write_atomically(Path(output), buffer.getvalue())
     errors = _errors(model, arrays, results) if verify else {}
     summary = {
@@ -64,6 +64,11 @@ def check_arrays(outputs: Mapping[str, Any]) -> None:
         if not isinstance(value, (np.ndarray, np.generic)):
             found = "nothing" if value is None else _described(value)
             raise InputError(f"output {name!r} is {found}; allowed: arrays; end the model in tensors, or call Engine.run from Python")
+
+
+def _storable(value: Any) -> Any:
+    """Strings as fixed-width unicode: an array of objects would go into the file as a pickle, which no careful reader opens."""
+    return np.asarray(value).astype(str) if np.asarray(value).dtype == object else value
 
 
 def _described(value: Any) -> str:

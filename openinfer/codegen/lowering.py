@@ -60,6 +60,7 @@ def lower(graph: Graph, inputs: Mapping[str, TensorType], target: Target, evalua
     steps: list[Step] = []
     labels: list[str] = []
     roots: dict[str, str] = {}
+    mark = _mark(graph)
     for node in graph.nodes:
         arguments = [values[name] if name else None for name in node.inputs]
         folded = _fold(node, arguments, evaluate)
@@ -73,7 +74,7 @@ def lower(graph: Graph, inputs: Mapping[str, TensorType], target: Target, evalua
                 source = action.source.name
                 roots[action.output.name] = roots.get(source, source)
             else:
-                steps.append(_scoped(action, node))
+                steps.append(_scoped(action, node, mark))
                 labels.append(f"{node.op} {node.key}")
     written = {operand.name for step in steps for i in step.writes if isinstance(operand := step.operands[i], Value)}
     buffers: dict[str, str] = {}
@@ -83,7 +84,7 @@ def lower(graph: Graph, inputs: Mapping[str, TensorType], target: Target, evalua
         if root in written and root not in buffers.values():
             buffers[value.name] = root
             continue
-        copied = Value(f"{value.name} (output)", value.type)
+        copied = Value(f"{mark}output {value.name}", value.type)
         size = value.type.size_bytes
         steps.append(Step("copy", {"block_bytes": COPY_BLOCK}, (value, copied), (size,), -(-size // COPY_BLOCK), size / 16 + 2, (1,)))
         labels.append(f"copy {value.name}")
@@ -167,10 +168,19 @@ def _stays_small(node: Node, present: Sequence[Value]) -> bool:
     return False
 
 
-def _scoped(step: Step, node: Node) -> Step:
-    """Scratch names made unique to the node."""
+def _scoped(step: Step, node: Node, mark: str) -> Step:
+    """Scratch names made unique to the node, and unlike any of the model's."""
     operands = tuple(
-        dataclasses.replace(operand, name=f"{node.key}/{operand.name}") if isinstance(operand, Scratch) else operand
+        dataclasses.replace(operand, name=f"{mark}scratch {node.key}/{operand.name}") if isinstance(operand, Scratch) else operand
         for operand in step.operands
     )
     return dataclasses.replace(step, operands=operands)
+
+
+def _mark(graph: Graph) -> str:
+    """What no name of the graph begins with."""
+    names = [*graph.constants, *(signature.name for signature in graph.inputs), *(name for node in graph.nodes for name in node.outputs)]
+    mark = "%"
+    while any(name.startswith(mark) for name in names):
+        mark += "%"
+    return mark

@@ -1,5 +1,6 @@
 """The shape of a compiled program and the source that is generated for it.
 
+    # k0: gemm(activation='Relu', dtype='float32', k=40, …)
     def program(table, thread, threads):
         aligned_frame()
         t = i64(table)
@@ -150,7 +151,10 @@ def source(shape: Skeleton, fixed: Literals, threads: int) -> tuple[str, list[tu
             f"    {name}({', '.join([*own, *sizes, *share])})",
             "barrier(t[1], threads)",
         ]
-    lines = ["def program(table, thread, threads):", "    aligned_frame()", "    t = i64(table)"]
+    header = [
+        f"# k{index}: {kernel}({', '.join(f'{name}={value!r}' for name, value in statics)})" for (kernel, statics), index in kernels.items()
+    ]
+    lines = [*header, "def program(table, thread, threads):", "    aligned_frame()", "    t = i64(table)"]
     if threads < 2:
         lines += [f"    {line}" for line in alone]
     else:

@@ -9,7 +9,8 @@ import subprocess
 import numpy as np
 import onnx
 import pytest
-from models import mlp
+from models import mlp, model
+from onnx import TensorProto, helper
 
 COMMAND = shutil.which("openinfer")
 pytestmark = pytest.mark.skipif(COMMAND is None, reason="the openinfer command is not on PATH; pip install '.[test]' in this environment")
@@ -35,6 +36,18 @@ def test_run_writes_and_verifies(files):
         assert out["probabilities"].shape == (4, 3)
 
 
+def test_run_writes_strings_that_need_no_pickle(files):
+    node = helper.make_node("Identity", ["x"], ["y"])
+    kinds = ({"x": (TensorProto.STRING, ["n"])}, {"y": (TensorProto.STRING, ["n"])})
+    (files / "words.onnx").write_bytes(model([node], *kinds).SerializeToString())
+    words = np.array(["buy", "", "größer"])
+    np.savez(files / "words.npz", x=words)
+    done = openinfer("run", "words.onnx", "--input", "words.npz", "--output", "out.npz", cwd=files)
+    assert done.returncode == 0, done.stderr
+    with np.load(files / "out.npz", allow_pickle=False) as out:
+        assert out["y"].tolist() == words.tolist()
+
+
 def test_check_names_what_runs_where(files):
     report = json.loads(openinfer("check", "m.onnx", "--json", cwd=files).stdout)
     assert report["fallback_nodes"] == 0 and report["compiled_nodes"] == 4
@@ -48,7 +61,9 @@ def test_check_dumps_every_stage(files):
     assert names[0] == "00-frontend.txt" and "program-0.py" in names and f"wrote out/{names[0]}" in done.stdout
     first, last = ((files / "out" / name).read_text() for name in (names[0], [n for n in names if n.endswith(".txt")][-1]))
     assert "Relu(" in first and "Relu(" not in last and "Gemm(" in last  # the activation is fused into the layer
-    compile((files / "out" / "program-0.py").read_text(), "program-0.py", "exec")
+    program = (files / "out" / "program-0.py").read_text()
+    compile(program, "program-0.py", "exec")
+    assert program.startswith("# k0: gemm(activation='Relu'")
 
 
 def test_bench_interleaves(files):
