@@ -1,5 +1,6 @@
 """The other form of a program, for graphs of many different kernels: LLVM IR that calls each kernel at its own address.
 
+    ; k0: gemm(activation='Relu', dtype='float32', k=40, ...), sizes (None, 64, 40, 64)
     define i32 @program(ptr %result, ptr %error, i64 %word, i64 %thread, i64 %threads) alignstack(64) {
       %table = inttoptr i64 %word to ptr
       %few = icmp slt i64 %threads, 2
@@ -59,6 +60,9 @@ def text(shape: Skeleton, fixed: Literals, threads: int) -> tuple[str, list[Kern
     calls = list(_calls(shape, fixed, kernels))
     arity = {call.kernel: len(call.buffers) + len(call.sizes) + 2 for call in calls}
     out = _Body()
+    for kernel, index in kernels.items():
+        statics = ", ".join(f"{name}={value!r}" for name, value in kernel.statics)
+        out.lines.append(f"; k{index}: {kernel.name}({statics}), sizes {kernel.sizes}")
     out.lines += ["declare i64 @llvm.smin.i64(i64, i64)"]
     out.lines += [f"declare i32 @k{kernel}({', '.join(['ptr', 'ptr', *['i64'] * count])})" for kernel, count in arity.items()]
     out.lines += [
