@@ -11,7 +11,7 @@ import secrets
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -51,8 +51,22 @@ class MemoryConfig(Section):
 class SchedulerConfig(Section):
     """How requests become calls."""
 
+    mode: Literal["auto", "inline", "async", "hybrid"] = Field(
+        "auto",
+        description="on the caller's loop; batched; batched, with blocking calls on a pool of their own; or what the traffic calls for",
+    )
     max_batch: int = Field(1, ge=1, le=4096, description="requests joined into one call")
     max_delay_us: int = Field(0, ge=0, le=1_000_000, description="how long a request may wait for company, in µs")
+    preferred_batches: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = Field(
+        (), max_length=16, description="batch sizes to form while the delay lasts; empty: as many as wait"
+    )
+    queue_limit: int = Field(1024, ge=1, le=1_000_000, description="requests that may wait; more are refused")
+    workers: int = Field(0, ge=0, le=256, description="threads that run long kernels beside the event loop; 0 lets the machine decide")
+    offload_us: int = Field(100, ge=0, le=1_000_000, description="kernels predicted to take longer leave the event loop, in µs")
+    blocking_threads: int = Field(0, ge=0, le=1024, description="threads for blocking calls in hybrid mode; 0 lets the machine decide")
+    blocking_timeout_ms: int = Field(1000, ge=1, le=3_600_000, description="how long a blocking call may take in hybrid mode, in ms")
+    record: bool = Field(True, description="keep the waits of each request for statistics")
+    stall_ms: int = Field(1000, ge=0, le=3_600_000, description="the watchdog names what stands still for longer, in ms; 0: no watchdog")
 
 
 class SandboxConfig(Section):

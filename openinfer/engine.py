@@ -9,9 +9,9 @@ import hashlib
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -31,6 +31,9 @@ from openinfer.runtime.fallback import Fallback
 from openinfer.runtime.pool import Pool
 from openinfer.runtime.program import Context
 from openinfer.runtime.signature import check, probes
+
+if TYPE_CHECKING:
+    from openinfer.scheduler.scheduler import Scheduler
 
 log = logging.getLogger("openinfer")
 
@@ -52,6 +55,7 @@ class Statistics:
     load_s: float
     fallback: dict[str, str]
     pool: dict[str, Any]
+    scheduler: list[dict[str, Any]]
 
 
 class BoundCall:
@@ -97,6 +101,7 @@ class Engine:
         self._lock = ForkLock()
         self._runners: dict[tuple[tuple[int, ...], ...], Runner] = {}
         self._fast: Callable[[Any], dict[str, Any] | None] = _no_fast_path
+        self._schedulers: dict[Any, Scheduler] = {}
         self._prepare()
         _collect(knobs.gc)
         self._load_s = time.perf_counter() - begin
@@ -108,6 +113,27 @@ class Engine:
         """
         results = self._fast(inputs)
         return results if results is not None else self._run_other(inputs)
+
+    def submit(
+        self,
+        inputs: Any,
+        *,
+        deadline: float | None = None,
+        priority: int = 0,
+        prepare: Callable[[Any], Any] | None = None,
+        finish: Callable[[Any], Any] | None = None,
+    ) -> Coroutine[Any, Any, Any]:
+        """`await` it on an event loop: the outputs of `run`, scheduled as `config.scheduler` says. Leave the arrays alone until it returns.
+
+        `deadline` in seconds from the call on; a higher `priority` goes first. `prepare(inputs)` may block, as a look-up does: its value is
+        what the model gets; `finish(outputs)` likewise: its value is the answer. Raises as `run`, and `OverloadError` where too much waits,
+        `DeadlineError` where the deadline cannot be met or has passed, `BlockingTimeoutError`, and what the callables raise. Cancelling the
+        task takes the request out of the queue.
+        """
+        import asyncio  # here, so that programs without an event loop do not load it
+
+        scheduler = self._schedulers.get(asyncio.get_running_loop()) or self._new_scheduler(asyncio.get_running_loop())
+        return scheduler.submit(inputs, deadline, priority, prepare, finish)
 
     def bind(self, inputs: Mapping[str, Any], outputs: Mapping[str, Any] | None = None) -> BoundCall:
         """Fix the arrays that a call reads and writes; the call itself then checks, copies and allocates nothing.
@@ -173,10 +199,24 @@ class Engine:
             load_s=self._load_s,
             fallback=dict(self._executor.refused),
             pool=self._pool.statistics() if self._pool is not None else {},
+            scheduler=[scheduler.statistics() for scheduler in self._schedulers.values()],
         )
 
+    async def aclose(self) -> None:
+        """Refuse new requests, wait until those that were accepted on this loop are answered, then `close`."""
+        import asyncio
+
+        scheduler = self._schedulers.get(asyncio.get_running_loop())
+        if scheduler is not None:
+            await scheduler.drain()
+        self.close()
+
     def close(self) -> None:
-        """Refuse further calls; bound calls made before keep their own memory."""
+        """Refuse further calls; bound calls made before keep their own memory. Requests that wait in a queue are answered first, those in a
+        blocking call are not waited for: see `aclose`.
+        """
+        while self._schedulers:
+            self._schedulers.popitem()[1].close_from_any_thread()
         with self._lock.held():
             self._closed = True
             self._fast = _no_fast_path
@@ -189,6 +229,27 @@ class Engine:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    async def __aenter__(self) -> Engine:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    def _new_scheduler(self, loop: Any) -> Scheduler:
+        from openinfer.scheduler.scheduler import Scheduler
+
+        with self._lock.held():
+            self._open()
+            for other in [*self._schedulers]:
+                if other.is_closed():
+                    self._schedulers.pop(other).close()
+            checks = os.environ.get("OPENINFER_CHECKS", "") not in ("", "0")
+            made = Scheduler(
+                self.run, lambda: self._executor.program, self.inputs, self.config.scheduler, self.config.engine.threads, checks
+            )
+            self._schedulers[loop] = made
+        return made
 
     def _run_other(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Requests that the last shape's fast path does not take: another shape, an array to convert, a mistake."""

@@ -10,7 +10,9 @@
     ├── MemoryBudgetError
     ├── SandboxError
     ├── SchedulerError
+    │   ├── BlockingTimeoutError   a blocking call of the request took too long
     │   ├── DeadlineError
+    │   ├── LockOrderError         two locks are taken in both orders
     │   └── OverloadError
     ├── WorkerError                a child process died, hung or raised
     ├── WorkloadError
@@ -69,6 +71,14 @@ class SchedulerError(OpenInferError):
 
 class DeadlineError(SchedulerError):
     """A request cannot meet its deadline, or missed it."""
+
+
+class BlockingTimeoutError(SchedulerError):
+    """A blocking call before or after the model did not end in time."""
+
+
+class LockOrderError(SchedulerError):
+    """A lock would be taken in an order that can deadlock with another thread's."""
 
 
 class OverloadError(SchedulerError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import math
 import os
 from pathlib import Path
 
@@ -67,6 +68,52 @@ def _vector_unit(cpu: str, features: str) -> tuple[str, int, int]:
     if ("+avx2" in has and "+fma" in has) or (not features and cpu.startswith(_AVX2_CPUS)):
         return "avx2", 32, 16
     return "generic", 16, 16
+
+
+@functools.cache
+def usable_processors() -> int:
+    """Processors that this process can keep busy: its affinity's, or what its control groups' quota pays for where that is less, rounded
+    up.
+    """
+    quota = cpu_quota(Path("/sys/fs/cgroup"), Path("/proc/self/cgroup"))
+    return max(1, math.ceil(min(len(host().processors), quota)))
+
+
+def cpu_quota(mount: Path, membership: Path) -> float:
+    """Processors that the control groups of this process allow, the tightest of its own and those above it; infinite where none limits.
+
+    `mount` is where control groups are mounted, `membership` lists those of the process (cgroups(7)). Version 2 and version 1.
+    """
+    quota = math.inf
+    for base, group in _cpu_groups(mount, membership):
+        for place in (base / group, *(base / group).parents):
+            if not place.is_relative_to(base):
+                break
+            try:
+                if (place / "cpu.max").exists():
+                    limit, period = (place / "cpu.max").read_text().split()
+                else:
+                    limit, period = (place / "cpu.cfs_quota_us").read_text(), (place / "cpu.cfs_period_us").read_text()
+                if limit != "max" and int(limit) > 0:
+                    quota = min(quota, int(limit) / int(period))
+            except (OSError, ValueError):
+                continue
+    return quota
+
+
+def _cpu_groups(mount: Path, membership: Path) -> list[tuple[Path, str]]:
+    try:
+        lines = membership.read_text().splitlines()
+    except OSError:
+        return []
+    groups: list[tuple[Path, str]] = []
+    for line in lines:
+        _, controllers, group = line.split(":", 2)
+        if not controllers:
+            groups.append((mount, group.lstrip("/")))
+        elif "cpu" in controllers.split(","):
+            groups.append((mount / controllers if (mount / controllers).exists() else mount / "cpu", group.lstrip("/")))
+    return groups
 
 
 @functools.cache

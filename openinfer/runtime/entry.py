@@ -36,6 +36,16 @@ def bound_call(table: Table, owner: object = None, *, release_gil: bool = False)
     return call
 
 
+def timed_call(table: Table, owner: object = None) -> tuple[Callable[[], None], Table]:
+    """As `bound_call` without the GIL, and an int64 array whose last two of three words the call sets: when the program ended and when
+    the thread held the GIL again, on the clock of `time.perf_counter_ns`.
+    """
+    stamps = np.zeros(3, np.int64)
+    stamps[0] = _address(table)
+    call: Callable[[], None] = entry_native.function("openinfer_call_timed", _address(stamps), (table, stamps, owner))
+    return call, stamps
+
+
 @functools.cache
 def data_address() -> Callable[[Any], int]:
     """The function array → address of its data, as fast as this interpreter allows; `TypeError` for anything but a plain ndarray."""

@@ -15,7 +15,13 @@ from openinfer.fork_lock import ForkLock
 from openinfer.runtime import entry_ir, entry_layout
 
 _METH_NOARGS, _METH_O = 0x0004, 0x0008
-_FLAGS = {"openinfer_call": _METH_NOARGS, "openinfer_call_released": _METH_NOARGS, "openinfer_run": _METH_O, "openinfer_address": _METH_O}
+_FLAGS = {
+    "openinfer_call": _METH_NOARGS,
+    "openinfer_call_released": _METH_NOARGS,
+    "openinfer_call_timed": _METH_NOARGS,
+    "openinfer_run": _METH_O,
+    "openinfer_address": _METH_O,
+}
 _EXPORTS = (*_FLAGS, "openinfer_worker", "openinfer_section", "openinfer_stop", "openinfer_wake", "openinfer_barrier")
 
 

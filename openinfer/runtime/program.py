@@ -23,7 +23,7 @@ from openinfer.memory.arena import aligned_copy, allocate
 from openinfer.memory.planner import Layout, Lifetime, plan
 from openinfer.ops._base import Packed, Scratch, Target
 from openinfer.passes.fold_constants import Evaluate
-from openinfer.runtime.entry import Port, Runner, bound_call
+from openinfer.runtime.entry import Port, Runner, bound_call, timed_call
 from openinfer.runtime.pool import Pool
 
 log = logging.getLogger("openinfer")
@@ -106,6 +106,12 @@ class Instance:
         """A context of the caller's own."""
         table = self._table()
         return Context(table, bound_call(table, self, release_gil=self.cost_ns > RELEASE_GIL_NS))
+
+    def timed(self) -> tuple[Context, Array]:
+        """A context whose call never holds the GIL, and the stamps that `timed_call` describes."""
+        table = self._table()
+        call, stamps = timed_call(table, self)
+        return Context(table, call), stamps
 
     def lease(self) -> Context:
         """A context from the free list, or a new one; `release` gives it back."""

@@ -1,0 +1,150 @@
+"""Requests that may share a call: their joint buffers, and one bound call per number of rows."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from openinfer.ir.graph import Array, Signature, TensorType
+from openinfer.runtime.entry import bound_call
+from openinfer.runtime.executor import address
+from openinfer.runtime.program import Program
+from openinfer.scheduler.durations import Durations, padded
+from openinfer.scheduler.request import Request
+
+KEPT_SIZES = 32
+
+Run = Callable[[Mapping[str, Any]], dict[str, Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Bound:
+    """A call on the joint buffers: `held` keeps the GIL; `call` does not, and sets the `stamps` that `timed_call` describes."""
+
+    held: Callable[[], None]
+    call: Callable[[], None]
+    stamps: Array
+
+
+class JointCall:
+    """Buffers for one batch at a time. Every size uses the first rows of the same arrays. Steady state allocates only outputs."""
+
+    def __init__(self, program: Program, kinds: Mapping[str, TensorType]) -> None:
+        self._program, self._kinds = program, kinds
+        self._capacity = 0
+        self._bound: dict[int, Bound] = {}
+        self._inputs: dict[str, Array] = {}
+        self._outputs: dict[str, Array] = {}
+
+    def gather(self, requests: Sequence[Request]) -> Bound:
+        """Copy the rows of the requests, one after the other, and give the call that answers them."""
+        rows = sum(request.rows for request in requests)
+        bound = self._bound.get(padded(rows)) or self._bind(padded(rows))
+        for name, joined in self._inputs.items():
+            at = 0
+            for request in requests:
+                joined[at : at + request.rows] = request.arrays[name]
+                at += request.rows
+        return bound
+
+    def scatter(self, requests: Sequence[Request]) -> list[dict[str, Any]]:
+        """Each request's rows of the outputs, in arrays of its own."""
+        answers: list[dict[str, Any]] = []
+        at = 0
+        outputs = self._outputs.items()
+        for request in requests:
+            after = at + request.rows
+            answers.append({name: joined[at:after].copy() for name, joined in outputs})
+            at = after
+        return answers
+
+    def _bind(self, rows: int) -> Bound:
+        if rows > self._capacity:
+            self._grow(rows)
+        while len(self._bound) >= KEPT_SIZES:
+            self._bound.pop(next(iter(self._bound)))
+        instance = self._program.instance(tuple(_of_rows(kind, rows) for kind in self._kinds.values()))
+        context, stamps = instance.timed()
+        inputs = {name: array[:rows] for name, array in self._inputs.items()}
+        address(context.table, instance, inputs, {name: array[:rows] for name, array in self._outputs.items()})
+        bound = self._bound[rows] = Bound(bound_call(context.table, instance), context.call, stamps)
+        return bound
+
+    def _grow(self, rows: int) -> None:
+        """Larger buffers; what was bound to the old ones is forgotten."""
+        capacity = max(rows, 2 * self._capacity)
+        instance = self._program.instance(tuple(_of_rows(kind, rows) for kind in self._kinds.values()))
+        outputs = {name: np.empty((capacity, *kind.shape[1:]), kind.dtype) for name, kind in instance.outputs}
+        # Rows beyond the last request are computed too, so they must hold something that every operator accepts.
+        inputs = {name: np.zeros((capacity, *kind.shape[1:]), kind.dtype) for name, kind in self._kinds.items()}
+        self._inputs, self._outputs, self._capacity = inputs, outputs, capacity
+        self._bound.clear()
+
+
+class Lane:
+    """Requests of one kind: the same shape, or where they can be joined, the same but for the first axis. Belongs to the loop's thread."""
+
+    __slots__ = ("_free", "_kinds", "_program", "dtypes", "durations", "joins", "waiting")
+
+    def __init__(self, first_ns: int, program: Program | None, kinds: Mapping[str, TensorType] | None) -> None:
+        self.durations = Durations(first_ns)
+        self.waiting = 0
+        self.joins = program is not None and kinds is not None
+        self._program, self._kinds = program, kinds
+        self.dtypes = {name: np.dtype(kind.dtype) for name, kind in (kinds or {}).items()}
+        self._free: list[JointCall] = []
+
+    def lease(self) -> JointCall:
+        """Joint buffers for one batch; `release` gives them back."""
+        if self._free:
+            return self._free.pop()
+        assert self._program is not None and self._kinds is not None
+        return JointCall(self._program, self._kinds)
+
+    def release(self, call: JointCall) -> None:
+        """Return leased buffers."""
+        self._free.append(call)
+
+
+def joined_symbol(inputs: Sequence[Signature]) -> str | None:
+    """The symbol that is the first axis of every input and occurs nowhere else, or `None`: then requests cannot be joined."""
+    symbol: str | None = None
+    for signature in inputs:
+        shape = signature.shape
+        if not shape or not isinstance(shape[0], str) or shape[0] in shape[1:] or symbol not in (None, shape[0]):
+            return None
+        symbol = shape[0]
+    return symbol
+
+
+def rows_are_independent(program: Program, kinds: Mapping[str, TensorType], draw: Callable[[int], Mapping[str, Array]]) -> bool:
+    """Whether each row of a joined call is answered as if it were alone, bit for bit, tried on the rows that `draw(rows)` gives.
+
+    A model may mix rows: a softmax down the batch, a batch statistic, a transposition. Such requests are never joined.
+    """
+    rows = draw(3)
+    whole = _answer(program, kinds, rows, 0, 3)
+    for at in range(3):
+        alone = _answer(program, kinds, rows, at, at + 1)
+        for name, array in whole.items():
+            one = alone[name]
+            if array.ndim == 0 or len(array) != 3 or one.shape != (1, *array.shape[1:]) or one[0].tobytes() != array[at].tobytes():
+                return False
+    return bool(whole)
+
+
+def _answer(program: Program, kinds: Mapping[str, TensorType], rows: Mapping[str, Array], first: int, after: int) -> dict[str, Array]:
+    instance = program.instance(tuple(_of_rows(kind, after - first) for kind in kinds.values()))
+    outputs = {name: np.empty(kind.shape, kind.dtype) for name, kind in instance.outputs}
+    context = instance.context()
+    inputs = {name: np.ascontiguousarray(rows[name][first:after]) for name in kinds}
+    address(context.table, instance, inputs, outputs)
+    context.call()
+    return outputs
+
+
+def _of_rows(kind: TensorType, rows: int) -> TensorType:
+    return TensorType(kind.dtype, (rows, *kind.shape[1:]))

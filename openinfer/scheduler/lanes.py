@@ -1,0 +1,95 @@
+"""Which lane a request belongs to, found by its shapes: those that were seen cost one look-up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from openinfer.codegen.lowering import Refused
+from openinfer.errors import MemoryBudgetError
+from openinfer.ir.graph import Array, Signature, TensorType
+from openinfer.runtime.program import Program
+from openinfer.runtime.signature import check
+from openinfer.scheduler.lane import Lane, joined_symbol, rows_are_independent
+
+KEPT_SHAPES = 512
+FIRST_NS = 1_000_000_000  # expected of a call that was never made and has no cost model: it leaves the loop
+
+
+class Lanes:
+    """The lanes of a model. `joinable` tells whether requests of several lanes' shapes may share a call at all."""
+
+    def __init__(self, inputs: Sequence[Signature], program: Callable[[], Program | None], join: bool) -> None:
+        self.joinable = join and joined_symbol(inputs) is not None
+        self._inputs, self._program = tuple(inputs), program
+        self._names = tuple(signature.name for signature in inputs)
+        self._only = self._names[0] if len(inputs) == 1 else None
+        self._by_shapes: dict[Any, tuple[Lane, int]] = {}
+        self._by_tails: dict[Any, Lane] = {}
+
+    def find(self, inputs: Any) -> tuple[Lane, int]:
+        """The lane of a request, and its rows. `InputError` where the inputs do not fit the model."""
+        try:
+            only = self._only
+            return self._by_shapes[inputs[only].shape if only is not None else tuple([inputs[name].shape for name in self._names])]
+        except (KeyError, AttributeError, TypeError, IndexError):
+            return self._seen_first(check(inputs, self._inputs))
+
+    def arrays(self, inputs: Any, lane: Lane) -> dict[str, Any]:
+        """The inputs as arrays that can be used; `InputError` where one has another dtype."""
+        if type(inputs) is dict and lane.joins and _fits(inputs, lane):
+            return inputs
+        return check(inputs, self._inputs)
+
+    def _seen_first(self, arrays: dict[str, Any]) -> tuple[Lane, int]:
+        shapes = tuple(array.shape if isinstance(array, np.ndarray) else () for array in arrays.values())
+        key = shapes[0] if self._only is not None else shapes
+        found = self._by_shapes.get(key)
+        if found is None:
+            rows = int(arrays[self._names[0]].shape[0]) if self.joinable else 1
+            joins = self.joinable and rows > 0
+            tails = (joins, tuple(shape[1:] for shape in shapes) if joins else shapes)
+            lane = self._by_tails.get(tails)
+            if lane is None:
+                _make_room(self._by_tails)
+                lane = self._by_tails[tails] = self._lane(arrays, joins)
+            _make_room(self._by_shapes)
+            found = self._by_shapes[key] = (lane, rows)
+        return found
+
+    def _lane(self, arrays: Mapping[str, Any], joins: bool) -> Lane:
+        program = self._program()
+        if program is None or not all(isinstance(array, np.ndarray) for array in arrays.values()):
+            return Lane(FIRST_NS, None, None)
+        kinds = {name: TensorType(array.dtype.name, array.shape) for name, array in arrays.items()}
+        try:
+            first_ns = int(program.instance(tuple(kinds.values())).cost_ns)
+            joins = joins and rows_are_independent(program, kinds, lambda rows: _drawn(kinds, rows))
+        except (Refused, MemoryBudgetError):  # for these shapes: `run` knows another way, or says why there is none
+            return Lane(FIRST_NS, None, None)
+        return Lane(first_ns, program, kinds) if joins else Lane(first_ns, None, None)
+
+
+def _fits(inputs: Mapping[str, Any], lane: Lane) -> bool:
+    """Whether rows can be copied as they are; the shapes are known to fit."""
+    if len(inputs) != len(lane.dtypes):
+        return False
+    return all(type(array := inputs[name]) is np.ndarray and array.dtype == dtype for name, dtype in lane.dtypes.items())
+
+
+def _drawn(kinds: Mapping[str, TensorType], rows: int) -> dict[str, Array]:
+    """Standard normal floats; integers 0 and 1, which every table has."""
+    generator = np.random.default_rng(0)
+    drawn: dict[str, Array] = {}
+    for name, kind in kinds.items():
+        shape = (rows, *kind.shape[1:])
+        floats = np.dtype(kind.dtype).kind == "f"
+        drawn[name] = np.asarray(generator.standard_normal(shape) if floats else generator.integers(0, 2, shape)).astype(kind.dtype)
+    return drawn
+
+
+def _make_room(kept: dict[Any, Any]) -> None:
+    while len(kept) >= KEPT_SHAPES:
+        kept.pop(next(iter(kept)))

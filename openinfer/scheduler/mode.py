@@ -1,0 +1,33 @@
+"""`auto`: hybrid where many tasks block, else async, measured on the live traffic."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Mode = Literal["inline", "async", "hybrid"]
+
+ENTER_SHARE, LEAVE_SHARE = 0.30, 0.20
+WINDOW = 128  # tasks over which the share is averaged, exponentially: its standard deviation is 0.03 at a share of 0.3
+HOP_NS = 40_000  # what a hop to another thread and back costs: a call that is shorter does not block anybody worth mentioning
+
+
+class ModeChooser:
+    """The mode in force. A fixed one stays; `auto` starts as async and follows the share of tasks that block, with hysteresis."""
+
+    __slots__ = ("_auto", "blocking_share", "mode", "switches")
+
+    def __init__(self, configured: Literal["auto", "inline", "async", "hybrid"]) -> None:
+        self._auto = configured == "auto"
+        self.mode: Mode = "async" if configured == "auto" else configured
+        self.blocking_share = 0.0
+        self.switches = 0
+
+    def observe(self, blocking_ns: int) -> None:
+        """One task was done whose blocking callables took so long in all."""
+        self.blocking_share += ((1.0 if blocking_ns > HOP_NS else 0.0) - self.blocking_share) / WINDOW
+        if not self._auto:
+            return
+        if self.mode == "async" and self.blocking_share > ENTER_SHARE:
+            self.mode, self.switches = "hybrid", self.switches + 1
+        elif self.mode == "hybrid" and self.blocking_share < LEAVE_SHARE:
+            self.mode, self.switches = "async", self.switches + 1

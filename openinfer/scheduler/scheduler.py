@@ -1,0 +1,416 @@
+"""The scheduler of one event loop: `submit` on top, batches below, kernels on the loop or beside it.
+
+A request runs at once, inside `submit`, while nothing waits and no company is expected: nothing then stands between call and kernel. As
+soon as requests come closer together than a hop, they are queued instead, joined, and answered through their futures.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from openinfer.config import SchedulerConfig
+from openinfer.errors import DeadlineError, SchedulerError
+from openinfer.ir.graph import Signature
+from openinfer.machine import usable_processors
+from openinfer.runtime.program import RELEASE_GIL_NS, Program
+from openinfer.scheduler.batch import Batch
+from openinfer.scheduler.blocking import BlockingPool
+from openinfer.scheduler.deadline_queue import DeadlineQueue
+from openinfer.scheduler.lane import Lane, Run
+from openinfer.scheduler.lanes import Lanes
+from openinfer.scheduler.mailbox import Mailbox
+from openinfer.scheduler.mode import ModeChooser
+from openinfer.scheduler.ordered_lock import LockOrder
+from openinfer.scheduler.pace import Pace
+from openinfer.scheduler.records import Records
+from openinfer.scheduler.request import NEVER, Request
+from openinfer.scheduler.watchdog import Watchdog
+from openinfer.scheduler.workers import Job, Workers
+
+COMPANY_NS = 5_000  # two requests closer than this came in one turn of the loop
+CROWD = 16  # batches of one in a row after which requests are taken to come alone again
+TURN_NS = 1_000_000  # work done without letting the loop turn
+SPIN_NS = 1_000_000  # timers of the loop are no finer than its select: shorter delays turn the loop instead
+KEPT_CALLABLES = 512
+
+clock = time.perf_counter_ns
+Callback = Callable[[Any], Any]
+
+
+class Scheduler:
+    """Serves the requests of one running loop. Every method belongs to the loop's thread, but for `statistics`."""
+
+    def __init__(
+        self,
+        run: Run,
+        program: Callable[[], Program | None],
+        inputs: Sequence[Signature],
+        config: SchedulerConfig,
+        threads: int,
+        checks: bool = False,
+    ) -> None:
+        """`run` answers one request, `program()` is the compiled whole that joined calls use, or `None`; `threads` those of one call."""
+        self._run, self._config = run, config
+        self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
+        self._lanes = Lanes(inputs, program, config.max_batch > 1)
+        self._joinable = self._lanes.joinable
+        processors = usable_processors()
+        self.chooser = ModeChooser(config.mode)
+        self._mailbox = Mailbox(self._loop)
+        self._workers = Workers(config.workers or max(1, processors // threads), self._mailbox)
+        order = LockOrder() if checks else None
+        self.blocking = BlockingPool(config.blocking_threads or 4 * processors + 4, config.queue_limit, self._mailbox, order)
+        self._queue = DeadlineQueue(config.queue_limit)
+        self._records = Records(config.record)
+        self._pace = Pace()
+        self._offload_ns = config.offload_us * 1000
+        self._delay_ns = config.max_delay_us * 1000
+        self._numbers = itertools.count()
+        self._crowd = CROWD if self._joinable and self._delay_ns else 0
+        self._direct_end = self._turn_begin = 0
+        self._flushing = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._batches = 0  # handed to workers and not yet done
+        self._blocking_ns: dict[Any, int] = {}
+        self.active = 0
+        self.closing = False
+        self._drained: asyncio.Future[None] | None = None
+        self.counts = {"accepted": 0, "refused_overload": 0, "refused_deadline": 0, "missed": 0, "cancelled": 0, "direct": 0, "batches": 0}
+        self.watchdog = Watchdog(self, self._loop, config.stall_ms) if config.stall_ms else None
+
+    async def submit(self, inputs: Any, deadline: float | None, priority: int, prepare: Callback | None, finish: Callback | None) -> Any:
+        """See `Engine.submit`."""
+        begin = clock()
+        if self.closing:
+            raise SchedulerError("the engine is closing; send the request to another engine")
+        due = NEVER if deadline is None else begin + int(deadline * 1e9)
+        self.active += 1
+        try:
+            blocking = lock = 0
+            if prepare is not None:
+                inputs, blocking, lock = await self._blocked(prepare, inputs, due)
+            if (not self._queue and self._crowd <= 0) or self.chooser.mode == "inline":
+                outputs = self._direct(inputs, due, begin, blocking, lock)
+                if outputs is not None:
+                    if self._direct_end - self._turn_begin > TURN_NS:
+                        self._turn_begin = self._direct_end
+                        await asyncio.sleep(0)
+                    if finish is None:
+                        if prepare is None:
+                            self.chooser.observe(0)
+                        else:
+                            self.chooser.observe(blocking)
+                        return outputs
+            else:
+                outputs = None
+            if outputs is None:
+                outputs = await self._queued(inputs, due, priority, begin, blocking, lock)
+            if finish is not None:
+                outputs, more, _ = await self._blocked(finish, outputs, due)
+                blocking += more
+            self.chooser.observe(blocking)
+            return outputs
+        finally:
+            self.active -= 1
+            if self._drained is not None and not self.active and not self._drained.done():
+                self._drained.set_result(None)
+
+    async def drain(self) -> None:
+        """Refuse new requests and wait until those that were accepted are answered."""
+        self.closing = True
+        if self.active:
+            if self._drained is None:
+                self._drained = self._loop.create_future()
+            await self._drained
+
+    def close(self) -> None:
+        """Refuse new requests, answer what waits in the queue now, on this thread, and end the threads. Nobody waits for blocking calls."""
+        self.closing = True
+        if self._timer is not None:
+            self._timer.cancel()
+        while self._queue and not self._loop.is_closed():
+            lane = self._queue.head().lane
+            batch = Batch(self._queue.take(lane, self._config.max_batch if lane.joins else 1), self._run, clock())
+            batch.execute(keep_gil=False)
+            self._complete(batch)
+        self._workers.close()
+        self._mailbox.drain()
+        self.blocking.close()
+        if self.watchdog is not None:
+            self.watchdog.stop()
+
+    def close_from_any_thread(self) -> None:
+        """`close` on the loop's own thread where the loop runs, else here."""
+        if not self._loop.is_running() or threading.get_ident() == self._thread:
+            self.close()
+            return
+        done = threading.Event()
+
+        def close() -> None:
+            try:
+                self.close()
+            finally:
+                done.set()
+
+        self._loop.call_soon_threadsafe(close)
+        done.wait()
+
+    def statistics(self) -> dict[str, Any]:
+        """Mode, counts since the first request, what waits now, and the waits of the latest requests by stage."""
+        return {
+            "mode": self.chooser.mode,
+            "blocking_share": self.chooser.blocking_share,
+            "mode_switches": self.chooser.switches,
+            **self.counts,
+            "waiting": len(self._queue),
+            "active": self.active,
+            "workers": self._workers.count,
+            "blocking_pool": self.blocking.statistics(),
+            "waits": self._records.summary(),
+            "watchdog": self.watchdog.statistics() if self.watchdog is not None else {},
+        }
+
+    def jobs(self) -> list[Job]:
+        """Kernels that run beside the loop now."""
+        return [*self._workers.running]
+
+    # --- the blocking part of a request
+
+    async def _blocked(self, function: Callback, argument: Any, due: int) -> tuple[Any, int, int]:
+        """The callable's value, the ns that it took, and the ns that its thread waited for a lock."""
+        now = clock()
+        expected = self._blocking_ns.get(function, 0)
+        if now + expected > due:
+            self.counts["refused_deadline"] += 1
+            raise DeadlineError(f"the blocking call is expected to take {expected / 1e6:.2f} ms, {_left(due - now)}; allow more time")
+        if self.chooser.mode == "hybrid":
+            limit = self._config.blocking_timeout_ms * 1_000_000
+            call = await self.blocking.call(function, argument, max(1, min(limit, due - now)), due - now < limit)
+            value, took, lock = call.future.result(), call.ended_ns - call.begun_ns, call.lock_ns
+        else:
+            value, lock = function(argument), 0
+            took = clock() - now
+        known = self._blocking_ns.get(function)
+        if known is None and len(self._blocking_ns) >= KEPT_CALLABLES:
+            self._blocking_ns.clear()
+        self._blocking_ns[function] = took if known is None else known + (took - known >> 3)
+        return value, took, lock
+
+    # --- a request alone
+
+    def _direct(self, inputs: Any, due: int, begin: int, blocking: int, lock: int) -> dict[str, Any] | None:
+        """The outputs, computed here and now, or `None` where the request has to be queued."""
+        lane, rows = self._lanes.find(inputs)
+        expected = lane.durations.predict(rows)
+        inline = self.chooser.mode == "inline"
+        if expected > self._offload_ns and not inline:
+            return None
+        start = clock()
+        if start - self._direct_end < COMPANY_NS:
+            if self._joinable and lane.joins and not inline:
+                self._crowd = CROWD
+                return None
+        else:
+            self._turn_begin = start
+        if start + expected > due:
+            self._refuse(expected, due - start)
+        self.counts["accepted"] += 1
+        self.counts["direct"] += 1
+        outputs = self._run(inputs)
+        self._direct_end = end = clock()
+        lane.durations.observe(rows, end - start)
+        self._records.add((0, lock, 0, 0, end - start, blocking, end - begin, 1, 100))
+        return outputs
+
+    # --- a request in the queue
+
+    async def _queued(self, inputs: Any, due: int, priority: int, begin: int, blocking: int, lock: int) -> dict[str, Any]:
+        lane, rows = self._lanes.find(inputs)
+        request = Request(self._lanes.arrays(inputs, lane), rows, lane, due, priority, next(self._numbers), self._loop.create_future())
+        self._admit(request)
+        self.counts["accepted"] += 1
+        self._wake()
+        try:
+            outputs, batch = await request.future
+        except asyncio.CancelledError:
+            self.counts["cancelled"] += 1
+            self._queue.discard(request)
+            raise
+        done = clock()
+        self._records.add(
+            (
+                batch.start_ns - request.enqueued_ns,
+                lock,
+                batch.handoff_ns,
+                batch.gil_ns,
+                batch.kernel_ns,
+                blocking,
+                done - begin,
+                batch.size,
+                batch.size * 100 // self._config.max_batch,
+            )
+        )
+        answers: dict[str, Any] = outputs
+        return answers
+
+    def _admit(self, request: Request) -> None:
+        """Queue the request, or refuse it: a full queue, or a deadline that it, or one behind it, would miss."""
+        now = request.enqueued_ns = clock()
+        lane = request.lane
+        most = self._config.max_batch if lane.joins else 1
+        batch_ns = lane.durations.predict(most * request.rows if most > 1 else request.rows)
+        one = self._pace.request_ns(batch_ns // most)
+        ahead = self._queue.position(request.key)
+        # What runs now has to end first, and a batch ends as a whole.
+        first = batch_ns + (batch_ns if self._batches >= self._workers.count else 0)
+        request.predicted_ns = now + ahead * one + first
+        margin = self._pace.margin_ns
+        if request.due_ns != NEVER:
+            expected = request.predicted_ns + margin
+            if expected > request.due_ns:
+                self._refuse(expected - now, request.due_ns - now)
+            if ahead < len(self._queue):
+                ends = expected
+                for other in self._queue.behind(ahead):
+                    ends += one
+                    if ends > other.due_ns and other.key[0] == request.key[0]:
+                        self._refuse(expected - now, request.due_ns - now, "requests that were accepted before would miss theirs")
+        try:
+            self._queue.push(request)
+        except SchedulerError:
+            self.counts["refused_overload"] += 1
+            raise
+
+    def _refuse(self, expected: int, left: int, why: str = "") -> None:
+        self.counts["refused_deadline"] += 1
+        reason = f": {why}" if why else ""
+        raise DeadlineError(
+            f"the answer is expected in {expected / 1e6:.2f} ms, {_left(left)}{reason}; allow more time or send fewer requests"
+        )
+
+    # --- batches
+
+    def _wake(self) -> None:
+        if not self._flushing:
+            self._flushing = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        """Start what can be started: on the loop one batch a turn, so that answers go out between them; beside it as many as fit."""
+        self._flushing = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        queue = self._queue
+        while queue:
+            head, now = queue.head(), clock()
+            lane = head.lane
+            count = self._count(head, now)
+            if not count:
+                return
+            offloaded = self._offloads(lane, count * head.rows)
+            if offloaded and self._batches >= self._room():
+                return
+            requests = self._timely(queue.take(lane, count), now)
+            self._pace.started(now, count, bool(queue))
+            if not requests:
+                continue
+            if self._joinable:
+                self._crowd = CROWD if len(requests) > 1 or self._delay_ns else self._crowd - 1
+            batch = Batch(requests, self._run, now)
+            self.counts["batches"] += 1
+            if not offloaded:
+                batch.execute(keep_gil=lane.durations.predict(batch.rows) < RELEASE_GIL_NS)
+                self._complete(batch)
+                if queue:
+                    self._wake()
+                return
+            self._hand(batch)
+
+    def _count(self, head: Request, now: int) -> int:
+        """How many requests to join now; 0 where the head still waits for company, and somebody will wake us."""
+        lane, most = head.lane, self._config.max_batch
+        if not lane.joins:
+            return 1
+        waiting = min(lane.waiting, most)
+        if waiting == most or not (self._delay_ns or self._config.preferred_batches):
+            return waiting
+        preferred = [size for size in self._config.preferred_batches if size <= waiting]
+        if preferred:
+            return max(preferred)
+        # The oldest request's patience ends it, and so does the head's deadline.
+        latest = head.due_ns - 2 * lane.durations.predict(waiting * head.rows) - self._pace.margin_ns
+        until = min(self._queue.oldest_ns(lane) + self._delay_ns, latest)
+        if now >= until:
+            return waiting
+        if until - now > SPIN_NS:
+            self._timer = self._loop.call_later((until - now - SPIN_NS) / 1e9, self._flush)
+        else:
+            self._wake()
+        return 0
+
+    def _offloads(self, lane: Lane, rows: int) -> bool:
+        return lane.durations.predict(rows) > self._offload_ns
+
+    def _room(self) -> int:
+        """Batches that may be with the workers: under a backlog one more each, so that none waits for the loop's next turn."""
+        deep = len(self._queue) >= self._config.max_batch + self._batches
+        return self._workers.count * (2 if deep else 1)
+
+    def _timely(self, requests: list[Request], now: int) -> list[Request]:
+        """Without those that nobody waits for, and those whose deadline has passed: they get their error."""
+        timely = []
+        for request in requests:
+            if request.future.done():
+                continue
+            if now > request.due_ns:
+                self.counts["missed"] += 1
+                late = (now - request.due_ns) / 1e6
+                request.future.set_exception(
+                    DeadlineError(f"the deadline passed {late:.2f} ms ago while the request waited; allow more time or send fewer requests")
+                )
+                continue
+            timely.append(request)
+        return timely
+
+    def _hand(self, batch: Batch) -> None:
+        try:
+            batch.gather()
+        except Exception as error:
+            batch.called(batch.handed_ns, batch.handed_ns, error)
+            self._complete(batch)
+            return
+        self._batches += 1
+        self._workers.hand(Job(batch.call, lambda job: self._done(batch, job)))
+
+    def _done(self, batch: Batch, job: Job) -> None:
+        self._workers.running.discard(job)
+        self._batches -= 1
+        batch.called(job.begun_ns, job.ended_ns, job.error)
+        self._complete(batch)
+        if self._queue:
+            self._wake()
+
+    def _complete(self, batch: Batch) -> None:
+        """Answer every request of the batch that is still waited for."""
+        answers = batch.answers()
+        done = clock()
+        batch.handoff_ns += done - batch.ended_ns - batch.gil_ns
+        batch.requests[0].lane.durations.observe(batch.rows, batch.kernel_ns)
+        for request, answer in zip(batch.requests, answers, strict=True):
+            self._pace.observe(request.predicted_ns, done)
+            if request.future.done():
+                continue
+            if isinstance(answer, BaseException):
+                request.future.set_exception(answer)
+            else:
+                request.future.set_result((answer, batch))
+
+
+def _left(left_ns: int) -> str:
+    return f"the deadline is in {left_ns / 1e6:.2f} ms" if left_ns >= 0 else f"the deadline passed {-left_ns / 1e6:.2f} ms ago"
