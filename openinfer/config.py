@@ -38,6 +38,9 @@ class EngineConfig(Section):
     convolution: Literal["auto", "direct"] = Field("auto", description="3×3 convolutions by Winograd where it is faster, or always direct")
     tree_layout: Literal["auto", "interleaved", "vector"] = Field("auto", description="how tree ensembles are traversed")
     tree_interleave: int = Field(0, ge=0, le=64, description="trees walked at once; 0 lets the machine decide")
+    conversion_tolerance: float = Field(
+        1e-3, ge=0, le=1, description="largest rounding of an input's feature, as a share of its spread, when a narrower float is needed"
+    )
     gc: Literal["default", "freeze", "off"] = Field("default", description="Python garbage collection while serving")
 
 

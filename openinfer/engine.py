@@ -25,6 +25,7 @@ from openinfer.machine import host
 from openinfer.ops import fusible
 from openinfer.ops._base import Target
 from openinfer.passes.pipeline import optimize
+from openinfer.runtime.conversion import Conversion, Conversions
 from openinfer.runtime.entry import Runner
 from openinfer.runtime.executor import Executor, Price, address
 from openinfer.runtime.fallback import Fallback
@@ -96,6 +97,7 @@ class Engine:
         target = Target(host(), config.engine)
         optimized = optimize(graph, config.engine.precision, fallback.evaluate, fusible.ACTIVATIONS, watch)
         self._executor = Executor(optimized, target, config, fallback, self._pool)
+        self._conversions = Conversions(knobs.conversion_tolerance)
         self._bound = 0
         self._closed = False
         self._lock = ForkLock()
@@ -107,9 +109,11 @@ class Engine:
         self._load_s = time.perf_counter() - begin
 
     def run(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        """Outputs by name, freshly allocated. `inputs` maps every input to an array of the signature's dtype and shape; `InputError`
-        otherwise. Indices are data, and not checked: compiled Gather operators read zeros for one outside its axis, and Scatter operators
-        leave out its update.
+        """Outputs by name, freshly allocated. `inputs` maps every input to an array of the signature's shape; `InputError` otherwise.
+
+        Another dtype, byte order or layout is converted and listed in `conversions`; `PrecisionError` where that would lose more than
+        `engine.conversion_tolerance`. Indices are data, and not checked: compiled Gather operators read zeros for one outside its axis,
+        and Scatter operators leave out its update.
         """
         results = self._fast(inputs)
         return results if results is not None else self._run_other(inputs)
@@ -142,7 +146,7 @@ class Engine:
         model runs on the fallback.
         """
         self._open()
-        arrays = check(inputs, self.inputs, in_place=True)
+        arrays = check(inputs, self.inputs)
         program = self._executor.program
         if program is None:
             raise InputError(
@@ -175,7 +179,12 @@ class Engine:
     def price(self, inputs: Mapping[str, Any]) -> list[Price]:
         """Measured time of every segment, compiled or on the fallback, for these inputs."""
         self._open()
-        return self._executor.price(check(inputs, self.inputs))
+        return self._executor.price(check(inputs, self.inputs, self._conversions))
+
+    @property
+    def conversions(self) -> tuple[Conversion, ...]:
+        """What `run` had to convert so far, by input and form, with the largest error."""
+        return self._conversions.all()
 
     def sources(self) -> list[str]:
         """The generated source of every compiled variant, for reading; kernels are named, not shown."""
@@ -254,7 +263,7 @@ class Engine:
     def _run_other(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Requests that the last shape's fast path does not take: another shape, an array to convert, a mistake."""
         self._open()
-        arrays = check(inputs, self.inputs)
+        arrays = check(inputs, self.inputs, self._conversions)
         key = tuple(array.shape if isinstance(array, np.ndarray) else () for array in arrays.values())
         runner = self._runners.get(key)
         if runner is None:

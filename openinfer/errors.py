@@ -7,6 +7,7 @@
     ├── InputError                 a request: name, dtype, shape
     ├── ConfigError                knobs and configuration files
     │   └── ProvenanceError        a configuration made for another model
+    ├── PrecisionError             a conversion would lose more than the tolerance
     ├── MemoryBudgetError
     ├── SandboxError
     ├── SchedulerError
@@ -55,6 +56,10 @@ class ConfigError(OpenInferError):
 
 class ProvenanceError(ConfigError):
     """A configuration was tuned for another model."""
+
+
+class PrecisionError(OpenInferError):
+    """A conversion to a narrower type would lose more than the tolerance allows."""
 
 
 class MemoryBudgetError(OpenInferError):

@@ -16,11 +16,13 @@ from openinfer.workloads import trace as traces
 from openinfer.workloads.requests import batched, bindable
 from openinfer.workloads.trace import Trace
 
+from openinfer.config import EngineConfig
 from openinfer.engine import model_hash
 from openinfer.errors import StudyError
 from openinfer.frontend.onnx_model import read
 from openinfer.ir.graph import Graph
 from openinfer.machine import host
+from openinfer.runtime.conversion import Conversions
 from openinfer.runtime.signature import check, example
 
 REQUESTS = 10_000  # of a workload, per trace
@@ -108,11 +110,21 @@ def prepare(
 
 def _of_trace(graph: Graph, path: str) -> tuple[list[Trace], list[Trace]]:
     """A user's trace cut into a first and a second half."""
-    whole = traces.read(path)
+    whole = _fit(traces.read(path), graph)
     half = len(whole) // 2
     if half < 1:
         raise StudyError(f"{path}: found {len(whole)} requests; a study needs at least 2, a useful one thousands; give a longer trace")
     return [whole.between(0, half)], [whole.between(half, len(whole))]
+
+
+def _fit(trace: Trace, graph: Graph) -> Trace:
+    """The trace in the model's dtypes. A table's numbers are float64 more often than the model's are."""
+    conversions, wanted = Conversions(EngineConfig().conversion_tolerance), {s.name: s.dtype for s in graph.inputs}
+    inputs = {
+        name: conversions.fit(array, name, wanted[name]) if array.dtype.kind in "biuf" and wanted.get(name, "string") != "string" else array
+        for name, array in trace.inputs.items()
+    }
+    return dataclasses.replace(trace, inputs=inputs)
 
 
 def _drawn(graph: Graph, seed: int) -> tuple[list[Trace], list[Trace]]:

@@ -9,10 +9,14 @@ import numpy as np
 
 from openinfer.errors import InputError, suggest
 from openinfer.ir.graph import ITEM_BYTES, Array, Signature, TensorType
+from openinfer.runtime import conversion
+from openinfer.runtime.conversion import Conversions
 
 
-def check(inputs: Mapping[str, Any], signatures: Sequence[Signature], in_place: bool = False) -> dict[str, Any]:
-    """The inputs in signature order, C-contiguous. With `in_place`, an array that would need a copy is an error."""
+def check(inputs: Mapping[str, Any], signatures: Sequence[Signature], conversions: Conversions | None = None) -> dict[str, Any]:
+    """The inputs in signature order, C-contiguous and of the model's dtypes: converted by `conversions`; without it, the arrays are used in
+    place and one that would need a copy is an error.
+    """
     if not isinstance(inputs, Mapping):
         raise InputError(
             f"found {type(inputs).__name__} as inputs; allowed: a mapping of {', '.join(s.name for s in signatures)} to arrays"
@@ -26,7 +30,7 @@ def check(inputs: Mapping[str, Any], signatures: Sequence[Signature], in_place: 
     for signature in signatures:
         if signature.name not in inputs:
             raise InputError(f"input {signature.name!r} is missing; expected {describe(signature)}")
-        arrays[signature.name] = _checked(inputs[signature.name], signature, symbols, in_place)
+        arrays[signature.name] = _checked(inputs[signature.name], signature, symbols, conversions)
     return arrays
 
 
@@ -69,62 +73,43 @@ def describe(signature: Signature) -> str:
     return f"{signature.dtype} [{', '.join(str(d) for d in signature.shape)}]" if signature.shape is not None else signature.dtype
 
 
-def _checked(value: Any, signature: Signature, symbols: dict[str, tuple[int, str]], in_place: bool) -> Any:
+def _checked(value: Any, signature: Signature, symbols: dict[str, tuple[int, str]], conversions: Conversions | None) -> Any:
     name = signature.name
     if signature.shape is None and signature.dtype not in np.sctypeDict:
         return value
     if not isinstance(value, np.ndarray):
-        if in_place or not isinstance(value, (list, tuple, float, int, np.generic)):
+        if conversions is None or not isinstance(value, (list, tuple, float, int, np.generic)):
             raise InputError(f"input {name!r}: found {type(value).__name__}; allowed: a NumPy array of {describe(signature)}")
-        value = _converted(value, signature)
+        value = _array(value, signature)
     array: Array = value
-    if signature.dtype == "string":
-        if array.dtype.kind not in "OUST":
-            raise InputError(f"input {name!r}: found {array.dtype}; allowed: strings")
-    elif array.dtype.name != signature.dtype or not array.dtype.isnative:
-        found = array.dtype.name if array.dtype.isnative else f"byte-swapped {array.dtype.name}"
-        raise InputError(f"input {name!r}: found {found}, allowed {signature.dtype}; convert it with .astype({signature.dtype!r})")
+    if signature.dtype == "string" and array.dtype.kind not in "OUST":
+        raise InputError(f"input {name!r}: found {array.dtype}; allowed: strings")
     if signature.shape is not None:
         _bind(array.shape, signature, symbols)
-    if not (array.flags.c_contiguous and array.flags.aligned):
-        if in_place:
-            raise InputError(
-                f"input {name!r}: found strides {array.strides}; bind uses the array in place: pass np.ascontiguousarray of it"
-            )
-        array = np.require(array, requirements=["C", "A"])
-    return array
+    if signature.dtype == "string":
+        return array if array.flags.c_contiguous else np.ascontiguousarray(array)
+    if array.dtype.name == signature.dtype and array.dtype.isnative and array.flags.c_contiguous and array.flags.aligned:
+        return array
+    if array.dtype.kind not in "biuf" or signature.dtype not in ITEM_BYTES:
+        raise InputError(f"input {name!r}: found {array.dtype.name}, allowed {describe(signature)}; give numbers")
+    if conversions is None:
+        raise InputError(
+            f"input {name!r}: found {conversion.describe(array)}, allowed {signature.dtype} in place: pass "
+            f"np.ascontiguousarray(array, {signature.dtype!r})"
+        )
+    return conversions.fit(array, name, signature.dtype)
 
 
-def _converted(value: Any, signature: Signature) -> Array:
-    """Numbers or text outside an array, as one of the signature's dtype. Floats may be rounded; anything else keeps its value."""
+def _array(value: Any, signature: Signature) -> Array:
+    """Numbers or text outside an array, as one."""
     try:
         array: Array = np.asarray(value)
-        if signature.dtype == "string":
-            return array
-        wanted = np.dtype(signature.dtype)
     except (ValueError, TypeError, OverflowError) as error:
         reason = " ".join(str(error).split())[:100]
         raise InputError(
             f"input {signature.name!r}: found a {type(value).__name__} that is no array: {reason}; allowed: {describe(signature)}"
         ) from None
-    if not _keeps(array, wanted):
-        found = f"{array.dtype} values in a {type(value).__name__}"
-        raise InputError(f"input {signature.name!r}: found {found}, which {wanted} cannot hold; allowed: {describe(signature)}")
-    return array.astype(wanted)
-
-
-def _keeps(array: Array, wanted: np.dtype[Any]) -> bool:
-    if array.size == 0 or array.dtype == wanted:
-        return True
-    if array.dtype.kind in "iu" and wanted.kind in "iu":
-        limits = np.iinfo(wanted)
-        return int(limits.min) <= int(array.min()) and int(array.max()) <= int(limits.max)
-    if array.dtype.kind not in "biuf" or not np.can_cast(array.dtype, wanted, "same_kind"):
-        return False
-    if wanted.kind != "f":
-        return True
-    with np.errstate(over="ignore"):
-        return bool((np.isfinite(array.astype(wanted)) | ~np.isfinite(array)).all())
+    return array
 
 
 def _bind(shape: tuple[int, ...], signature: Signature, symbols: dict[str, tuple[int, str]]) -> None:

@@ -24,7 +24,8 @@ CASES = [
     ("run . --input in.npz", ["cannot read the model '.'"]),
     ("run m.onnx --input shape.npz", ["input 'x'", "found shape (4, 41)", "allowed float32 [batch, 40]"]),
     ("run m.onnx --input text.npz", ["found str32", "allowed float32"]),
-    ("run m.onnx --input double.npz", ["found float64", "allowed float32", "astype"]),
+    ("run m.onnx --input long.npz", ["found int64, but float32 cannot hold all of its values", "allowed: float32"]),
+    ("run m.onnx --input offset.npz", ["found float64 that float32 would round by", "subtract the offset first"]),
     ("run m.onnx --input name.npz", ["unknown input 'y'", "allowed: x"]),
     ("run m.onnx --input nothing.npz", ["'x' is missing", "expected float32 [batch, 40]"]),
     ("run m.onnx --input object.npz", ["cannot read 'object.npz'", "numpy.savez"]),
@@ -102,7 +103,8 @@ def folder(tmp_path_factory):
     np.savez(place / "in.npz", x=rows)
     np.savez(place / "shape.npz", x=rng.standard_normal((4, 41)).astype(np.float32))
     np.savez(place / "text.npz", x=np.array([["a"] * 40]))
-    np.savez(place / "double.npz", x=rows.astype(np.float64))
+    np.savez(place / "long.npz", x=np.full((4, 40), 2**24 + 1))
+    np.savez(place / "offset.npz", x=1.6e9 + rows.astype(np.float64))
     np.savez(place / "name.npz", y=rows)
     np.savez(place / "nothing.npz")
     np.savez(place / "object.npz", x=np.array([{}, 1], dtype=object))

@@ -9,6 +9,7 @@ import pytest
 
 from openinfer.errors import InputError
 from openinfer.ir.graph import Signature
+from openinfer.runtime.conversion import Conversions
 from openinfer.runtime.signature import check
 
 
@@ -35,7 +36,7 @@ from openinfer.runtime.signature import check
 )
 def test_a_lossy_conversion_is_refused_in_one_line(dtype: str, value: Any) -> None:
     with pytest.raises(InputError, match="input 'x'") as error:
-        check({"x": value}, [Signature("x", dtype, ("n",))])
+        check({"x": value}, [Signature("x", dtype, ("n",))], Conversions(1e-3))
     assert "\n" not in str(error.value)
 
 
@@ -55,12 +56,12 @@ def test_a_lossy_conversion_is_refused_in_one_line(dtype: str, value: Any) -> No
     ],
 )
 def test_what_fits_is_converted(dtype: str, value: Any) -> None:
-    array = check({"x": value}, [Signature("x", dtype, ("n",))])["x"]
+    array = check({"x": value}, [Signature("x", dtype, ("n",))], Conversions(1e-3))["x"]
     assert array.dtype == dtype
     assert np.array_equal(array, np.array(value, dtype), equal_nan=dtype.startswith("float"))
 
 
 def test_scalars_are_converted_too() -> None:
-    assert check({"x": 3}, [Signature("x", "int16", ())])["x"].dtype == np.int16
+    assert check({"x": 3}, [Signature("x", "int16", ())], Conversions(1e-3))["x"].dtype == np.int16
     with pytest.raises(InputError, match="int16 cannot hold"):
-        check({"x": np.float64(3.5)}, [Signature("x", "int16", ())])
+        check({"x": np.float64(3.5)}, [Signature("x", "int16", ())], Conversions(1e-3))
