@@ -50,6 +50,7 @@ class Statistics:
     shapes: int
     arena_bytes: int
     plan_gap: float
+    plan_s: float
     compiled: int
     loaded_from_cache: int
     compile_s: float
@@ -202,6 +203,7 @@ class Engine:
             shapes=len(instances),
             arena_bytes=sum(instance.layout.peak_bytes * instance.contexts for instance in instances),
             plan_gap=max((instance.layout.gap for instance in instances), default=1.0),
+            plan_s=sum(program.plan_s for program in programs),
             compiled=sum(not variant.built.cached for variant in variants),
             loaded_from_cache=sum(variant.built.cached for variant in variants),
             compile_s=sum(variant.seconds for variant in variants),

@@ -149,6 +149,7 @@ class Program:
         self._packed: dict[str, Array] = {}
         self._constants: dict[str, Array] = {}
         self._lock = ForkLock()
+        self.plan_s = 0.0  # seconds spent on placing buffers
 
     @property
     def variants(self) -> Sequence[Variant]:
@@ -201,7 +202,10 @@ class Program:
             variant = self._variant(shape, [numbers])
         keep: list[Array] = []
         addresses = self._addresses(lowered, variant.skeleton, keep)
-        return Instance(lowered, variant, numbers, _layout(lowered, shape, self._threads), addresses, self._config, self._pool, keep)
+        begin = time.perf_counter()
+        layout = plan(lifetimes(lowered, shape, self._threads))
+        self.plan_s += time.perf_counter() - begin
+        return Instance(lowered, variant, numbers, layout, addresses, self._config, self._pool, keep)
 
     def _variant(self, shape: Skeleton, seen: Sequence[Numbers]) -> Variant:
         fixed = literals(seen)
@@ -240,8 +244,8 @@ class Program:
         return addresses
 
 
-def _layout(lowered: Lowered, shape: Skeleton, threads: int) -> Layout:
-    """Arena offsets for every buffer that lives between two steps of one call."""
+def lifetimes(lowered: Lowered, shape: Skeleton, threads: int) -> list[Lifetime]:
+    """Every buffer that lives between two steps of one call, or during one."""
     first: dict[str, int] = {}
     last: dict[str, int] = {}
     size: dict[str, int] = {}
@@ -256,7 +260,7 @@ def _layout(lowered: Lowered, shape: Skeleton, threads: int) -> Layout:
                 last[name] = index
                 nbytes = _scratch_bytes(operand, threads) if isinstance(operand, Scratch) else operand.type.size_bytes
                 size[name] = max(size.get(name, 0), nbytes)
-    return plan([Lifetime(name, size[name], first[name], last[name]) for name in first])
+    return [Lifetime(name, size[name], first[name], last[name]) for name in first]
 
 
 def _scratch_bytes(scratch: Scratch, threads: int) -> int:
