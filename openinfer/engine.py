@@ -9,19 +9,21 @@ import hashlib
 import logging
 import os
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from openinfer.codegen import object_cache
 from openinfer.codegen.lowering import Refused
 from openinfer.config import Config
-from openinfer.errors import InputError, OpenInferError, ProvenanceError
+from openinfer.errors import ConfigError, InputError, OpenInferError, ProvenanceError
 from openinfer.fork_lock import ForkLock
 from openinfer.frontend.onnx_model import read
 from openinfer.ir.graph import Graph, Signature, TensorType
 from openinfer.machine import host
+from openinfer.memory.arena import allocate
 from openinfer.ops import fusible
 from openinfer.ops._base import Target
 from openinfer.passes.pipeline import optimize
@@ -34,6 +36,8 @@ from openinfer.runtime.program import Context
 from openinfer.runtime.signature import check, probes
 
 if TYPE_CHECKING:
+    from openinfer.sandbox.executor import Remote, RemoteContext
+    from openinfer.sandbox.host import Source
     from openinfer.scheduler.scheduler import Scheduler
 
 log = logging.getLogger("openinfer")
@@ -58,6 +62,7 @@ class Statistics:
     fallback: dict[str, str]
     pool: dict[str, Any]
     scheduler: list[dict[str, Any]]
+    sandbox: dict[str, Any]
 
 
 class BoundCall:
@@ -68,7 +73,7 @@ class BoundCall:
     inputs: dict[str, Any]
     outputs: dict[str, Any]
 
-    def __init__(self, context: Context, inputs: dict[str, Any], outputs: dict[str, Any]) -> None:
+    def __init__(self, context: Context | RemoteContext, inputs: dict[str, Any], outputs: dict[str, Any]) -> None:
         self._context, self.inputs, self.outputs = context, inputs, outputs
 
     def __call__(self) -> None:
@@ -87,17 +92,23 @@ def _bound(context: Context, inputs: dict[str, Any], outputs: dict[str, Any]) ->
 class Engine:
     """A compiled model. `run` may be called from any number of threads."""
 
-    def __init__(self, graph: Graph, config: Config, watch: Callable[[str, Graph], None] | None = None) -> None:
+    def __init__(self, graph: Graph | Remote, config: Config, watch: Callable[[str, Graph], None] | None = None) -> None:
         begin = time.perf_counter()
         self.config = config
         self.inputs: tuple[Signature, ...] = graph.inputs
         self.outputs: tuple[Signature, ...] = graph.outputs
-        fallback = Fallback()
         knobs = config.engine
-        self._pool = Pool(knobs.threads, wait=knobs.wait, spin_us=knobs.spin_us, pin=knobs.pin) if knobs.threads > 1 else None
-        target = Target(host(), config.engine)
-        optimized = optimize(graph, config.engine.precision, fallback.evaluate, fusible.ACTIVATIONS, watch)
-        self._executor = Executor(optimized, target, config, fallback, self._pool)
+        self._remote: Remote | None = None
+        self._pool: Pool | None = None
+        self._executor: Executor | Remote
+        if isinstance(graph, Graph):
+            fallback = Fallback()
+            self._pool = Pool(knobs.threads, wait=knobs.wait, spin_us=knobs.spin_us, pin=knobs.pin) if knobs.threads > 1 else None
+            target = Target(host(), config.engine)
+            optimized = optimize(graph, config.engine.precision, fallback.evaluate, fusible.ACTIVATIONS, watch)
+            self._executor = Executor(optimized, target, config, fallback, self._pool)
+        else:
+            self._executor = self._remote = graph
         self._conversions = Conversions(knobs.conversion_tolerance)
         self._bound = 0
         self._closed = False
@@ -144,10 +155,14 @@ class Engine:
         """Fix the arrays that a call reads and writes; the call itself then checks, copies and allocates nothing.
 
         The arrays are used in place: C-contiguous, of the model's dtypes, outputs writable. `InputError` otherwise, and where a node of the
-        model runs on the fallback.
+        model runs on the fallback. In a sandbox only arrays that `empty` made, and outputs that are not given, are not copied.
         """
         self._open()
         arrays = check(inputs, self.inputs)
+        if self._remote is not None:
+            call = self._remote.bind(arrays)
+            made = _placed(call.outputs or {}, outputs, arrays)
+            return BoundCall(self._remote.context(call, arrays, made), arrays, made)
         program = self._executor.program
         if program is None:
             raise InputError(
@@ -159,26 +174,34 @@ class Engine:
             raise InputError(
                 f"bind: {refusal.node.op} {refusal.node.key!r} is not compiled for these shapes: {refusal.reason}; use run"
             ) from None
-        made = {name: np.empty(kind.shape, kind.dtype) for name, kind in instance.outputs}
-        for name, array in (outputs or {}).items():
-            if name not in made:
-                raise InputError(f"unknown output {name!r}; allowed: {', '.join(made)}")
-            wanted = made[name]
-            usable = isinstance(array, np.ndarray) and array.dtype == wanted.dtype and array.shape == wanted.shape
-            if not usable or not (array.flags.c_contiguous and array.flags.writeable and array.flags.aligned):
-                found = f"{array.dtype}{array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
-                raise InputError(f"output {name!r}: found {found}; allowed: a writable, C-contiguous {wanted.dtype}{wanted.shape}")
-            if any(np.may_share_memory(array, other) for other in (*arrays.values(), *(a for n, a in made.items() if n != name))):
-                raise InputError(f"output {name!r} shares memory with another array of the call; give it memory of its own")
-            made[name] = array
+        made = _placed({name: np.empty(kind.shape, kind.dtype) for name, kind in instance.outputs}, outputs, arrays)
         context = instance.context()
         address(context.table, instance, arrays, made)
         with self._lock.held():
             self._bound += 1
         return _bound(context, arrays, made)
 
+    def run_many(self, requests: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """`run` for several requests that need not have one shape. In a sandbox they cross together. The first that fails raises."""
+        if self._remote is None:
+            return [self.run(inputs) for inputs in requests]
+        self._open()
+        return self._remote.run_many([check(inputs, self.inputs, self._conversions) for inputs in requests])
+
+    def empty(self, shape: Sequence[int], dtype: str) -> Any:
+        """An uninitialised array where calls read and write fastest: on a cache line, in a sandbox in the memory shared with it."""
+        if self._remote is not None:
+            return self._remote.empty(tuple(shape), dtype)
+        kind = TensorType(dtype, tuple(shape))
+        return allocate(max(kind.size_bytes, 1))[: kind.size_bytes].view(dtype).reshape(kind.shape)
+
+    def start_threads(self) -> None:
+        """Start the threads of the pool now; otherwise the first call that uses them does."""
+        if self._pool is not None:
+            self._pool.start()
+
     def price(self, inputs: Mapping[str, Any]) -> list[Price]:
-        """Measured time of every segment, compiled or on the fallback, for these inputs."""
+        """Measured time of every segment, compiled or on the fallback, for these inputs. `SandboxError` in a sandbox, which shows none."""
         self._open()
         return self._executor.price(check(inputs, self.inputs, self._conversions))
 
@@ -211,6 +234,7 @@ class Engine:
             fallback=dict(self._executor.refused),
             pool=self._pool.statistics() if self._pool is not None else {},
             scheduler=[scheduler.statistics() for scheduler in self._schedulers.values()],
+            sandbox=self._remote.statistics() if self._remote is not None else {},
         )
 
     async def aclose(self) -> None:
@@ -234,6 +258,8 @@ class Engine:
             self._runners.clear()
         if self._pool is not None:
             self._pool.close()
+        if self._remote is not None:
+            self._remote.close()
 
     def __enter__(self) -> Engine:
         return self
@@ -297,8 +323,11 @@ class Engine:
 
     def _prepare(self) -> None:
         """Compile now what can be compiled without seeing a request."""
+        executor = self._executor
+        if not isinstance(executor, Executor):
+            return
         examples = probes(self.inputs)
-        while examples and (program := self._executor.program) is not None:
+        while examples and (program := executor.program) is not None:
             try:
                 program.prepare(examples)
                 return
@@ -307,7 +336,7 @@ class Engine:
                 with contextlib.suppress(Refused):
                     program.prepare(probes(self.inputs, equal=True))
                     return
-                self._executor.refuse(refusal)
+                executor.refuse(refusal)
 
 
 def _collect(policy: str) -> None:
@@ -317,6 +346,23 @@ def _collect(policy: str) -> None:
         gc.freeze()
     if policy == "off":
         gc.disable()
+
+
+def _placed(made: Mapping[str, Any], given: Mapping[str, Any] | None, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """The outputs of a bound call: those that the caller gives, checked, in the place of those that were made."""
+    placed = dict(made)
+    for name, array in (given or {}).items():
+        if name not in placed:
+            raise InputError(f"unknown output {name!r}; allowed: {', '.join(placed)}")
+        wanted = placed[name]
+        usable = isinstance(array, np.ndarray) and array.dtype == wanted.dtype and array.shape == wanted.shape
+        if not usable or not (array.flags.c_contiguous and array.flags.writeable and array.flags.aligned):
+            found = f"{array.dtype}{array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
+            raise InputError(f"output {name!r}: found {found}; allowed: a writable, C-contiguous {wanted.dtype}{wanted.shape}")
+        if any(np.may_share_memory(array, other) for other in (*inputs.values(), *(a for n, a in placed.items() if n != name))):
+            raise InputError(f"output {name!r} shares memory with another array of the call; give it memory of its own")
+        placed[name] = array
+    return placed
 
 
 def _no_fast_path(inputs: Any) -> None:
@@ -336,9 +382,33 @@ def load(
     Raises `ModelError`, `ConfigError`, and `ProvenanceError` where the configuration was tuned for another model.
     """
     settings = _config(config)
+    if settings.sandbox.mode != "off":
+        if watch is not None:
+            raise ConfigError("a model in a sandbox cannot be watched while it is compiled; load it with sandbox.mode = 'off'")
+        from openinfer.sandbox.executor import Remote  # here, so that programs without a sandbox do not load it
+
+        return Engine(Remote(_source(model, settings), settings.sandbox), settings)
     graph = read(model)
     _verify_provenance(settings, model)
     return Engine(graph, settings, watch)
+
+
+def _source(model: str | os.PathLike[str] | bytes | Any, settings: Config) -> Source:
+    """What the sandbox loads. This process does not read the model: a file is named, bytes are handed on unread."""
+    from openinfer.sandbox.host import Source
+
+    config = settings.with_knobs({"sandbox.mode": "off"}).model_dump(mode="json")
+    if isinstance(model, (str, os.PathLike)):
+        path = os.path.abspath(model)
+        cache = object_cache.sandbox_folder(path.encode())
+        return Source("openinfer.engine:load_for_sandbox", {"config": config, "path": path}, cache)
+    data = model if isinstance(model, bytes) else model.SerializeToString()
+    return Source("openinfer.engine:load_for_sandbox", {"config": config}, object_cache.sandbox_folder(data), data)
+
+
+def load_for_sandbox(config: Mapping[str, Any], path: str | None = None, model: bytes = b"") -> Engine:
+    """What runs in the sandbox's process in the place of `load`."""
+    return load(path if path is not None else model, Config.parse(config))
 
 
 def model_hash(model: str | os.PathLike[str] | bytes | Any) -> str:

@@ -91,7 +91,11 @@ class OverloadError(SchedulerError):
 
 
 class WorkerError(OpenInferError):
-    """A child process died, hung, or raised."""
+    """A child process died, hung, or raised; `kind` is then the name of what it raised."""
+
+    def __init__(self, message: str, kind: str = "") -> None:
+        super().__init__(message)
+        self.kind = kind
 
 
 class WorkloadError(OpenInferError):

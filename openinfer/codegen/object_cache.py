@@ -28,6 +28,11 @@ def folder() -> Path:
     return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "openinfer"
 
 
+def sandbox_folder(model: bytes) -> Path:
+    """The cache of one model in a sandbox, by its path or bytes: what its process writes, no other model's loads."""
+    return folder() / f"sandbox-{hashlib.sha256(model).hexdigest()[:16]}"
+
+
 def key(source: str, kernels: Sequence[tuple[str, dict[str, Hashable]]]) -> str:
     """Hash of the program, its kernels, the package's source and version, the compiler's versions and the machine."""
     machine = host()
@@ -122,7 +127,7 @@ def _warn_shared(place: Path) -> None:
 
 def clear() -> int:
     """Remove every cached object; the number removed."""
-    paths = list(folder().glob("*.o"))
+    paths = [*folder().glob("*.o"), *folder().glob("sandbox-*/*.o")]
     for path in paths:
         path.unlink(missing_ok=True)
     return len(paths)

@@ -36,16 +36,24 @@ def send(connection: socket.socket, values: dict[str, Any]) -> None:
         raise ChannelClosed("the other side closed the channel") from None
 
 
-def receive(connection: socket.socket, deadline: float | None = None) -> dict[str, Any]:
-    """The next message; `ChannelClosed` at the end, `ValueError` on a malformed frame, `TimeoutError` where it is not complete at
-    `deadline` (`time.monotonic()`, s).
+def receive(connection: socket.socket, deadline: float | None = None, limit_bytes: int = _MAX_ARRAY_BYTES) -> dict[str, Any]:
+    """The next message; `ChannelClosed` at the end, `ValueError` on a malformed frame or one of more than `limit_bytes`, `TimeoutError`
+    where it is not complete at `deadline` (`time.monotonic()`, s).
     """
     text_bytes, payload_bytes = _HEAD.unpack(_exactly(connection, _HEAD.size, deadline))
-    if text_bytes > _MAX_JSON_BYTES or payload_bytes > _MAX_ARRAY_BYTES:
-        raise ValueError(f"frame of {text_bytes} + {payload_bytes} bytes is larger than a channel carries")
-    document = json.loads(_exactly(connection, text_bytes, deadline))
+    if text_bytes > min(_MAX_JSON_BYTES, limit_bytes) or payload_bytes > limit_bytes:
+        raise ValueError(f"frame of {text_bytes} + {payload_bytes} bytes is larger than this channel carries")
+    text = _exactly(connection, text_bytes, deadline)
     payload = _exactly(connection, payload_bytes, deadline)
-    values, layout = document
+    try:
+        return _decoded(text, payload)
+    except (TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
+        raise ValueError(f"the message is no document with its arrays: {type(error).__name__}") from None
+
+
+def _decoded(text: bytearray, payload: bytearray) -> dict[str, Any]:
+    values, layout = json.loads(text)
+    payload_bytes = len(payload)
     offset = 0
     for name, code, shape in layout:
         dtype = np.dtype(code)

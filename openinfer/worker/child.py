@@ -1,7 +1,7 @@
 """The child's side: builds the object that the parent named, then answers one request after another.
 
-Started as `python -m openinfer.worker.child FD PARENT_PID`. The first message says which factory to call; every later one names a method
-of what it returned. Dies with its parent.
+Started as `python -m openinfer.worker.child FD PARENT_PID [untied]`. The first message says which factory to call; every later one names
+a method of what it returned. Dies with the thread that started it; `untied`, at the end of the channel.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ _PR_SET_PDEATHSIG = 1
 def main() -> None:
     """Serve until the channel closes."""
     handle, parent = int(sys.argv[1]), int(sys.argv[2])
-    _die_with(parent)
+    if "untied" not in sys.argv[3:]:
+        _die_with(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     connection = socket.socket(fileno=handle)
     try:

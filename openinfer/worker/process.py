@@ -1,7 +1,7 @@
 """One way to run a child process: spawned (never forked), asked over a socket, timed out, paused, killed, restarted.
 
-Thread safety: one thread at a time. The kernel ends a child when the *thread* that started it ends, so start workers from a thread that
-outlives them.
+Thread safety: one thread at a time. The kernel ends a tied child when the *thread* that started it ends, so start workers from a thread
+that outlives them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import IO, Any, Self
 
@@ -38,10 +38,18 @@ class Worker:
         name: str = "worker",
         environment: Mapping[str, str] | None = None,
         start_timeout_s: float = 120.0,
+        inherit: bool = True,
+        pass_fds: Sequence[int] = (),
+        tied: bool = True,
+        reply_limit_bytes: int = 1 << 36,
     ) -> None:
+        """`inherit=False` gives the child `environment` alone. `pass_fds` stay open in the child. A child that is not `tied` outlives the
+        thread that started it, and ends when this object or its process does. Answers longer than `reply_limit_bytes` are malformed.
+        """
         self.name = name
         self._factory, self._spec = factory, dict(spec)
-        self._environment = {**os.environ, **(environment or {})}
+        self._environment = {**(os.environ if inherit else {}), **(environment or {})}
+        self._pass_fds, self._tied, self._reply_limit_bytes = tuple(pass_fds), tied, reply_limit_bytes
         self._start_timeout_s = start_timeout_s
         self._process: subprocess.Popen[bytes] | None = None
         self._start()
@@ -123,11 +131,13 @@ class Worker:
         self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the child
         # -P: a folder named openinfer where the caller stands must not hide the installed package.
         command = [sys.executable, "-P", "-m", "openinfer.worker.child", str(theirs.fileno()), str(os.getpid())]
+        if not self._tied:
+            command.append("untied")
         self._started = time.monotonic()
         self._ready, self._startup_s = False, 0.0
         self._process = subprocess.Popen(
             command,
-            pass_fds=[theirs.fileno()],
+            pass_fds=[theirs.fileno(), *self._pass_fds],
             stdin=subprocess.DEVNULL,
             stdout=self._stderr,
             stderr=self._stderr,
@@ -160,7 +170,7 @@ class Worker:
 
     def _receive(self, deadline: float, timeout_s: float, doing: str) -> dict[str, Any]:
         try:
-            reply = receive(self._connection, deadline)
+            reply = receive(self._connection, deadline, self._reply_limit_bytes)
         except TimeoutError:
             raise self._late(timeout_s, doing) from None
         except ChannelClosed:
@@ -172,10 +182,10 @@ class Worker:
             # The answer is still on its way (Ctrl-C, say): a later call would read it as its own.
             self._end(f"{doing!r} was interrupted")
             raise
-        problem = reply.pop("_error")
+        problem = reply.pop("_error", None)
         if problem is not None:
             kind, expected = reply.get("_type"), reply.get("_expected")
-            raise WorkerError(problem if expected else f"{self.name}: {doing!r} raised {kind}: {problem}")
+            raise WorkerError(str(problem) if expected else f"{self.name}: {doing!r} raised {kind}: {problem}", str(kind))
         return reply
 
     def _death(self, when: str) -> WorkerError:

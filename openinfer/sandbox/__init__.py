@@ -1,0 +1,1 @@
+"""The same calls, answered by a locked-down child process."""

@@ -1,0 +1,341 @@
+"""The parent's side of a sandbox: posts calls into the ring, waits for answers, and replaces a worker that died, hung or took too much.
+
+A thread of its own watches the worker. When the worker ends, the request that it was answering fails with `SandboxError`; requests that it
+had not begun are posted again to its successor, once. Nothing that the worker writes is used before it has been copied and checked.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import itertools
+import logging
+import os
+import queue
+import select
+import signal
+import threading
+import time
+import weakref
+from collections.abc import Sequence
+
+from openinfer.config import SandboxConfig
+from openinfer.errors import OpenInferError, SandboxError, WorkerError
+from openinfer.sandbox import native, ring
+from openinfer.sandbox.host import Description, Host, Source, end, has_ended
+from openinfer.sandbox.ring import (
+    CALL,
+    LINE,
+    LOST,
+    POSTED,
+    POSTED_WAITERS,
+    QUEUE,
+    QUEUED,
+    READY,
+    READY_WAITERS,
+    SLOTS,
+    STATE,
+    STATES,
+    TAKEN,
+    WAITERS,
+)
+from openinfer.sandbox.template import WALLS
+
+log = logging.getLogger("openinfer")
+
+_READY_TIMEOUT_S = 10.0
+_CALL_AGAIN = "load the model again"
+
+_clients: weakref.WeakSet[Client] = weakref.WeakSet()
+
+
+class Ticket:
+    """A slot of the ring while one request is in it."""
+
+    __slots__ = ("call_at", "failure", "holds", "index", "restarts", "state", "state_at", "taken_at", "waiters")
+
+    def __init__(self, index: int, shared: ring.Ring) -> None:
+        base = STATES + index * LINE
+        self.index = index
+        self.state_at, self.call_at, self.taken_at = base + STATE, base + CALL, base + TAKEN
+        self.state, self.waiters = shared.word(base + STATE), shared.word(base + WAITERS)
+        self.failure: OpenInferError | None = None
+        self.restarts = 0
+        self.holds: object = None
+
+
+class Client:
+    """A sandbox with one worker. Any number of threads may post; the worker answers one request after another."""
+
+    def __init__(self, source: Source, knobs: SandboxConfig) -> None:
+        self.knobs = knobs
+        self._timeout_ns, self._spin_ns = knobs.timeout_ms * 1_000_000, knobs.spin_us * 1000
+        self._wait, self._post = native.wait(), native.post()
+        descriptor, self.ring = ring.create(knobs.shared_mb << 20)
+        self._words = self.ring.words
+        self._posted_at, self._posted_waiters = self.ring.word(POSTED), self.ring.word(POSTED_WAITERS)
+        self._lock = threading.Lock()
+        self._tickets: queue.SimpleQueue[Ticket] = queue.SimpleQueue()
+        for index in range(SLOTS):
+            self._tickets.put(Ticket(index, self.ring))
+        self._flight: dict[int, Ticket] = {}  # in the order of posting
+        self._abandoned: collections.deque[Ticket] = collections.deque()
+        self._posted = 0
+        self._progress_ns = 0
+        self._hung = self._overran = False
+        self._failure: str | None = None
+        self._walls = 0
+        self.replaced, self.requests, self.restore_ns = 0, 0, 0
+        self.numbers = itertools.count()  # of bound calls
+        self._host: Host | None = None
+        processes: list[int] = []  # the worker's pidfd
+        wake_out, self._wake = os.pipe()
+        self._processes = processes
+        try:
+            self._host = Host(source, knobs, descriptor)
+            self.description: Description = self._host.load()
+            self._start_worker()
+        except BaseException:
+            _end(os.getpid(), self._host, processes, self._wake)
+            os.close(descriptor)
+            os.close(wake_out)
+            os.close(self._wake)
+            raise
+        self._finalizer = weakref.finalize(self, _end, os.getpid(), self._host, processes, self._wake)
+        watcher = threading.Thread(
+            target=_watch, args=(weakref.ref(self), processes, wake_out, descriptor, self._wake), name="openinfer-sandbox", daemon=True
+        )
+        watcher.start()
+        self._watcher = watcher
+        _clients.add(self)
+
+    def begin(self, calls: Sequence[tuple[int, object]]) -> list[Ticket]:
+        """Post requests, in one crossing: each a call's number (-1: what its message says) and what must live as long as it is under way.
+
+        At most `SLOTS` at once. Blocks while other threads hold all slots.
+        """
+        tickets = [self._ticket() for _ in calls]
+        self.post(tickets, calls)
+        return tickets
+
+    def ticket(self) -> Ticket:
+        """A free slot, whose message may be written before `post`."""
+        return self._ticket()
+
+    def post(self, tickets: Sequence[Ticket], calls: Sequence[tuple[int, object]]) -> None:
+        """Post slots that `ticket` gave."""
+        words = self._words
+        with self._lock:
+            if self._failure is not None:
+                for ticket in tickets:
+                    self._tickets.put(ticket)
+                raise SandboxError(f"{self._failure}; {_CALL_AGAIN}")
+            if not self._flight:
+                self._progress_ns = time.monotonic_ns()
+            for ticket, (number, holds) in zip(tickets, calls, strict=True):
+                ticket.holds = holds
+                self._enqueue(ticket, number)
+            self.requests += len(tickets)
+            self._post(self._posted_at, self._posted, self._posted_waiters)
+        del words
+
+    def finish(self, ticket: Ticket, keep: bool = False) -> int:
+        """Wait for one request: DONE, FAILED or UNKNOWN_CALL. `SandboxError` where its worker was lost. With `keep` the slot, and with it
+        the message, stays the caller's until `release`.
+        """
+        words, wait = self._words, self._wait
+        try:
+            while wait(ticket.state, QUEUED, ticket.waiters, self._spin_ns, self._timeout_ns):
+                self._check_progress()
+        except BaseException:
+            self._abandoned.append(ticket)
+            raise
+        state = int(words[ticket.state_at])
+        with self._lock:
+            self._flight.pop(ticket.index, None)
+            self._progress_ns = time.monotonic_ns()
+        failure, ticket.failure = ticket.failure, None
+        if failure is not None or not keep:
+            self.release(ticket)
+        if failure is not None:
+            raise failure
+        return state
+
+    def release(self, ticket: Ticket) -> None:
+        """Give a slot back after `finish(keep=True)`."""
+        ticket.restarts, ticket.holds = 0, None
+        self._tickets.put(ticket)
+
+    def overran(self) -> None:
+        """The worker ran out of memory: replace it, for what it holds cannot be trusted to work on."""
+        with self._lock:
+            self._overran = True
+            for descriptor in self._processes:
+                end(descriptor)
+
+    def protections(self) -> tuple[str, ...]:
+        """What the worker has given up, by name."""
+        return (*self.description.given_up, *(wall for bit, wall in enumerate(WALLS) if self._walls & (2 << bit)))
+
+    def close(self) -> None:
+        """End the processes; calls under way and later ones fail."""
+        with self._lock:
+            if self._failure is None:
+                self._failure = "the engine is closed"
+            self._lose(list(self._flight.values()), self._failure)
+        self._finalizer()
+        self._watcher.join()
+
+    def _ticket(self) -> Ticket:
+        for _ in range(len(self._abandoned)):
+            with contextlib.suppress(IndexError):
+                ticket = self._abandoned.popleft()
+                if self._words[ticket.state_at] == QUEUED:
+                    self._abandoned.append(ticket)
+                    continue
+                with self._lock:
+                    self._flight.pop(ticket.index, None)
+                ticket.failure = None
+                self.release(ticket)
+        while True:
+            try:
+                return self._tickets.get(timeout=self._timeout_ns / 1e9)
+            except queue.Empty:
+                self._check_progress()
+
+    def _enqueue(self, ticket: Ticket, number: int) -> None:
+        words = self._words
+        words[ticket.call_at] = number
+        words[ticket.taken_at] = 0
+        words[ticket.state_at] = QUEUED
+        words[QUEUE + self._posted % SLOTS] = ticket.index
+        self._flight[ticket.index] = ticket
+        self._posted += 1
+
+    def _check_progress(self) -> None:
+        """Kill a worker that has answered nothing for the time-out."""
+        with self._lock:
+            if not self._watcher.is_alive():
+                raise SandboxError(f"nobody watches the sandbox's worker; {_CALL_AGAIN}")
+            if time.monotonic_ns() - self._progress_ns >= self._timeout_ns and self._processes:
+                self._hung = True
+                self._progress_ns = time.monotonic_ns()
+                end(self._processes[0])
+
+    def _start_worker(self) -> int | None:
+        """Fork a worker and wait until it is locked; how the one before ended."""
+        host = self._host
+        if host is None:
+            raise SandboxError("there is no sandbox")
+        words = self._words
+        words[POSTED], words[READY] = 0, 0
+        self._posted = 0
+        try:
+            descriptor, ended = host.fork()
+        except WorkerError as error:
+            log.warning("the sandbox's template ended (%s); the model is loaded again", error)
+            host.restart()
+            found = host.load()
+            if (found.inputs, found.outputs) != (self.description.inputs, self.description.outputs):
+                raise SandboxError("the model has changed since it was loaded: its signature is another one") from None
+            descriptor, ended = host.fork()
+        self._processes.append(descriptor)
+        until = time.monotonic() + _READY_TIMEOUT_S
+        while self._wait(self.ring.word(READY), 0, self.ring.word(READY_WAITERS), 0, 20_000_000):
+            if has_ended(descriptor) or time.monotonic() > until:
+                end(descriptor)
+                raise SandboxError("the sandbox's worker ended before it was locked")
+        self._walls = int(words[READY])
+        if self.knobs.mode == "strict" and (absent := [wall for wall in WALLS if wall not in self.protections()]):
+            end(descriptor)
+            raise SandboxError(f"the sandbox's worker has not given up: {', '.join(absent)}; sandbox.mode = 'strict' needs all of them")
+        return ended
+
+    def _replace(self) -> None:
+        """After the worker's end: a new one, the request that it was answering failed, the others posted again."""
+        begin = time.monotonic_ns()
+        with self._lock:
+            if self._failure is not None:
+                return
+            os.close(self._processes.pop())
+            self.replaced += 1
+            words = self._words
+            waiting = [ticket for ticket in self._flight.values() if words[ticket.state_at] == QUEUED]
+            guilty = waiting[:1] if waiting and (self._hung or words[waiting[0].taken_at]) else []
+            lost = guilty + [ticket for ticket in waiting if ticket not in guilty and ticket.restarts]
+            numbers = {ticket.index: int(words[ticket.call_at]) for ticket in waiting}
+            try:
+                ended = self._start_worker()
+            except OpenInferError as error:
+                self._failure = f"the sandbox's worker could not be replaced: {error}"
+                self._lose(waiting, self._failure)
+                return
+            reason = self._reason(ended)
+            self._hung = self._overran = False
+            self._lose(lost, reason)
+            for ticket in waiting:
+                if ticket not in lost:
+                    ticket.restarts += 1
+                    self._enqueue(ticket, numbers[ticket.index])
+            self._progress_ns = time.monotonic_ns()
+            self._post(self._posted_at, self._posted, self._posted_waiters)
+            self.restore_ns = time.monotonic_ns() - begin
+        log.info("%s; it was replaced within %.1f ms", reason, self.restore_ns / 1e6)
+
+    def _lose(self, tickets: Sequence[Ticket], reason: str) -> None:
+        for ticket in tickets:
+            ticket.failure = SandboxError(reason)
+            self._post(ticket.state, LOST, ticket.waiters)
+
+    def _reason(self, ended: int | None) -> str:
+        if self._hung:
+            return (
+                f"the sandbox's worker did not answer within {self.knobs.timeout_ms} ms and was ended; raise sandbox.timeout_ms if it may"
+            )
+        if self._overran:
+            return f"the sandbox's worker needed more than {self.knobs.memory_mb} MiB; raise sandbox.memory_mb if it may"
+        if ended is not None and os.WIFSIGNALED(ended):
+            number = os.WTERMSIG(ended)
+            if number == signal.SIGSYS:
+                return "the sandbox's worker was ended by the kernel (SIGSYS): it tried a system call that it may not make"
+            name = signal.Signals(number).name if number in set(signal.Signals) else str(number)
+            return f"the sandbox's worker was ended by {name} while it answered; call again"
+        return "the sandbox's worker ended while it answered; call again"
+
+
+def _watch(reference: weakref.ref[Client], processes: list[int], wake_out: int, ring_fd: int, wake: int) -> None:
+    """Until the client is closed or dropped: wait for the worker's end, have it replaced."""
+    try:
+        while True:
+            ready = select.select([wake_out, *processes], [], [])[0]
+            client = reference()
+            if wake_out in ready or client is None:
+                return
+            client._replace()
+            if not processes:
+                return
+            del client
+    finally:
+        for descriptor in (wake_out, ring_fd, wake):
+            os.close(descriptor)
+
+
+def _end(owner: int, host: Host | None, processes: list[int], wake: int) -> None:
+    """End everything; nothing in a forked child, whose parent still uses it."""
+    if os.getpid() != owner:
+        return
+    for descriptor in processes:
+        end(descriptor)
+    if host is not None:
+        host.close()
+    os.write(wake, b"x")
+
+
+def _after_fork_in_child() -> None:
+    for client in list(_clients):
+        client._lock = threading.Lock()
+        client._failure = "the sandbox belongs to the process that this one was forked from"
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

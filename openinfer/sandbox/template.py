@@ -1,0 +1,112 @@
+"""The process that reads and compiles the model, locks itself down, and forks the workers that answer requests.
+
+`open_template` is the factory that `openinfer.worker` calls in a fresh child. Forking from a loaded, locked process is what makes a worker
+replaceable within milliseconds. The parent learns the signature alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from openinfer.codegen import object_cache
+from openinfer.errors import SandboxError
+from openinfer.ir.graph import ITEM_BYTES
+from openinfer.runtime.signature import probes
+from openinfer.sandbox import lockdown, native, ring
+from openinfer.sandbox.inside import Inside, Target
+from openinfer.sandbox.ring import READY, READY_WAITERS
+
+WALLS = ("death-signal", "core-dumps", "limits", "seccomp")  # of a worker, a bit each in READY
+
+
+def open_template(ring_fd: int, strict: bool, spin_us: int, memory_bytes: int, lock: str) -> Template:
+    """The factory. `lock`: "full"; "keep-root", to test the walls without the change of user; "none", to show what an attack does without
+    any.
+    """
+    return Template(ring_fd, strict, spin_us, memory_bytes, lock)
+
+
+class Template:
+    """Loads once, forks many times."""
+
+    def __init__(self, ring_fd: int, strict: bool, spin_us: int, memory_bytes: int, lock: str) -> None:
+        self._ring_fd = ring_fd
+        self._ring = ring.attach(ring_fd)
+        self._strict, self._spin_us, self._memory_bytes, self._lock = strict, spin_us, memory_bytes, lock
+        self._target: Target | None = None
+        self._child = 0
+        native.wait()  # linking looks for libm by way of programs, which the first wall forbids
+
+    def load(self, target: str, spec: Mapping[str, Any], model: Any = None, user: int = -1) -> dict[str, Any]:
+        """Make the object to serve with the function `target` ("module:function"), then lock down. `model` (bytes as an array) is given to
+        it beside `spec`. `user` ≥ 0 becomes that user first. Returns the signature and what was given up.
+        """
+        module, _, name = target.partition(":")
+        factory = getattr(importlib.import_module(module), name)
+        if user >= 0:
+            os.setgroups([])
+            os.setresgid(user, user, user)
+            os.setresuid(user, user, user)
+        if self._lock != "none":
+            object_cache.folder().mkdir(parents=True, exist_ok=True, mode=0o700)
+            lockdown.before_loading(object_cache.folder())
+        values = dict(spec) if model is None else {**spec, "model": model.tobytes()}
+        self._target = factory(**values)
+        self._inside = Inside(self._ring, self._target, self._spin_us)
+        self._warm_up()
+        gc.collect()
+        gc.freeze()
+        self._prepared = lockdown.prepare()
+        os.close(self._ring_fd)
+        given_up = [] if self._lock == "none" else lockdown.lock_template(self._strict, "keep" if self._lock == "keep-root" else "drop")
+        signature = [
+            [[s.name, s.dtype, None if s.shape is None else list(s.shape)] for s in group]
+            for group in (self._target.inputs, self._target.outputs)
+        ]
+        return {"inputs": signature[0], "outputs": signature[1], "given_up": given_up}
+
+    def fork(self) -> dict[str, Any]:
+        """Start a worker; its process id, and how the one before ended (a wait status, None where there was none). The one before must
+        have ended. It is not reaped before this call, so that its process id stays its own.
+        """
+        ended = os.waitpid(self._child, 0)[1] if self._child else None
+        self._child = os.fork()
+        if self._child == 0:
+            try:
+                self._become_worker()
+            finally:
+                os._exit(1)
+        return {"pid": self._child, "ended": ended}
+
+    def _become_worker(self) -> None:
+        start_threads = getattr(self._target, "start_threads", None)
+        if start_threads is not None:
+            start_threads()
+        walls = [] if self._lock == "none" else lockdown.lock_worker(self._prepared, self._strict, self._memory_bytes)
+        ready = 1 | sum(2 << WALLS.index(wall) for wall in walls)
+        native.post()(self._ring.word(READY), ready, self._ring.word(READY_WAITERS))
+        self._inside.serve()
+
+    def _warm_up(self) -> None:
+        """Answer one small request, so that whatever is imported or made late is there before the files are gone."""
+        target = self._target
+        if target is None:
+            raise SandboxError("nothing is loaded")
+        for signature in (*target.inputs, *target.outputs):
+            if signature.dtype not in ITEM_BYTES:
+                raise SandboxError(
+                    f"{signature.name!r} is {signature.dtype}, which cannot cross into a sandbox; allowed: numbers, or sandbox.mode = 'off'"
+                )
+        for types in probes(target.inputs)[:1]:
+            zeros = {s.name: np.zeros(kind.shape, kind.dtype) for s, kind in zip(target.inputs, types, strict=True)}
+            with contextlib.suppress(Exception):  # zeros need not be a sensible request
+                target.run(zeros)
+                sys.stdout.flush()
