@@ -27,7 +27,8 @@ class Section(BaseModel):
 class EngineConfig(Section):
     """How the compiled program runs."""
 
-    backend: Literal["cpu"] = "cpu"
+    backend: Literal["cpu", "gpu", "auto"] = Field("cpu", description="where models run; auto takes the GPU where there is one")
+    gpu_fusion: bool = Field(True, description="join neighbouring elementwise operators into one GPU kernel")
     threads: int = Field(1, ge=1, le=256, description="native threads a call may use")
     pin: Literal["none", "compact"] = Field("none", description="pin the pool's threads to cores, in order")
     wait: Literal["spin", "sleep"] = Field("sleep", description="how parked pool threads wait for work")
@@ -49,6 +50,8 @@ class MemoryConfig(Section):
 
     alignment: Literal[64, 128, 4096] = Field(64, description="alignment of the arena, in bytes")
     huge_pages: bool = Field(False, description="advise transparent huge pages for arenas and weights")
+    gpu_pool: Literal["auto", "unified", "pinned", "device"] = Field("auto", description="kind of GPU memory; auto asks the driver")
+    gpu_budget_mb: int = Field(0, ge=0, le=1 << 24, description="GPU memory that the pool may take, in MiB; 0: what is free")
 
 
 class SchedulerConfig(Section):

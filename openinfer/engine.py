@@ -31,6 +31,8 @@ from openinfer.runtime.conversion import Conversion, Conversions
 from openinfer.runtime.entry import Runner
 from openinfer.runtime.executor import Executor, Price, address
 from openinfer.runtime.fallback import Fallback
+from openinfer.runtime.gpu_backend import device_for
+from openinfer.runtime.gpu_executor import GpuCall, GpuExecutor
 from openinfer.runtime.pool import Pool
 from openinfer.runtime.program import Context
 from openinfer.runtime.signature import check, probes
@@ -63,6 +65,8 @@ class Statistics:
     pool: dict[str, Any]
     scheduler: list[dict[str, Any]]
     sandbox: dict[str, Any]
+    backend: str
+    device: dict[str, Any]
 
 
 class BoundCall:
@@ -73,14 +77,14 @@ class BoundCall:
     inputs: dict[str, Any]
     outputs: dict[str, Any]
 
-    def __init__(self, context: Context | RemoteContext, inputs: dict[str, Any], outputs: dict[str, Any]) -> None:
+    def __init__(self, context: Context | RemoteContext | GpuCall, inputs: dict[str, Any], outputs: dict[str, Any]) -> None:
         self._context, self.inputs, self.outputs = context, inputs, outputs
 
     def __call__(self) -> None:
         self._context.call()
 
 
-def _bound(context: Context, inputs: dict[str, Any], outputs: dict[str, Any]) -> BoundCall:
+def _bound(context: Context | GpuCall, inputs: dict[str, Any], outputs: dict[str, Any]) -> BoundCall:
     """A `BoundCall` whose type calls the native entry itself: a builtin in the type's `__call__` takes no `self` and costs no Python
     frame.
     """
@@ -100,13 +104,18 @@ class Engine:
         knobs = config.engine
         self._remote: Remote | None = None
         self._pool: Pool | None = None
-        self._executor: Executor | Remote
+        self._backend = "cpu"
+        self._executor: Executor | Remote | GpuExecutor
         if isinstance(graph, Graph):
             fallback = Fallback()
-            self._pool = Pool(knobs.threads, wait=knobs.wait, spin_us=knobs.spin_us, pin=knobs.pin) if knobs.threads > 1 else None
-            target = Target(host(), config.engine)
-            optimized = optimize(graph, config.engine.precision, fallback.evaluate, fusible.ACTIVATIONS, watch)
-            self._executor = Executor(optimized, target, config, fallback, self._pool)
+            device, self._backend = device_for(config)
+            activations = fusible.ACTIVATIONS if device is None else {}
+            optimized = optimize(graph, config.engine.precision, fallback.evaluate, activations, watch)
+            if device is None:
+                self._pool = Pool(knobs.threads, wait=knobs.wait, spin_us=knobs.spin_us, pin=knobs.pin) if knobs.threads > 1 else None
+                self._executor = Executor(optimized, Target(host(), config.engine), config, fallback, self._pool)
+            else:
+                self._executor = GpuExecutor(optimized, device, fallback, knobs.gpu_fusion)
         else:
             self._executor = self._remote = graph
         self._conversions = Conversions(knobs.conversion_tolerance)
@@ -163,6 +172,12 @@ class Engine:
             call = self._remote.bind(arrays)
             made = _placed(call.outputs or {}, outputs, arrays)
             return BoundCall(self._remote.context(call, arrays, made), arrays, made)
+        if isinstance(self._executor, GpuExecutor):
+            results = self._executor.run(arrays)  # once, for the shapes of the outputs
+            made = _placed(results, outputs, arrays)
+            with self._lock.held():
+                self._bound += 1
+            return _bound(GpuCall(self._executor, arrays, made), arrays, made)
         program = self._executor.program
         if program is None:
             raise InputError(
@@ -217,6 +232,7 @@ class Engine:
 
     def statistics(self) -> Statistics:
         """Counters since load."""
+        device = self._executor.statistics() if isinstance(self._executor, GpuExecutor) else {}
         programs = [segment.program for segment in self._executor.segments if segment.program is not None]
         instances = [instance for program in programs for instance in program.instances.values()]
         variants = [variant for program in programs for variant in program.variants]
@@ -235,6 +251,8 @@ class Engine:
             pool=self._pool.statistics() if self._pool is not None else {},
             scheduler=[scheduler.statistics() for scheduler in self._schedulers.values()],
             sandbox=self._remote.statistics() if self._remote is not None else {},
+            backend=self._backend,
+            device=device,
         )
 
     async def aclose(self) -> None:
@@ -260,6 +278,8 @@ class Engine:
             self._pool.close()
         if self._remote is not None:
             self._remote.close()
+        if isinstance(self._executor, GpuExecutor):
+            self._executor.close()
 
     def __enter__(self) -> Engine:
         return self

@@ -18,6 +18,7 @@
     ├── WorkerError                a child process died, hung or raised
     ├── WorkloadError
     ├── StudyError
+    ├── GpuUnavailableError        the GPU backend was asked for, and there is no driver, no device, or no CuPy
     ├── CompiledCodeError          machine code that cannot be linked
     └── MissingExtraError          an optional dependency that is not installed
 
@@ -104,6 +105,10 @@ class WorkloadError(OpenInferError):
 
 class StudyError(OpenInferError):
     """A study cannot be started, resumed or read."""
+
+
+class GpuUnavailableError(OpenInferError):
+    """The GPU backend was asked for and cannot be used here."""
 
 
 class CompiledCodeError(OpenInferError):

@@ -57,10 +57,10 @@ class Transposed:
 
 
 def sizes(node: Node, x: Value, weight: Value) -> Transposed:
-    """By the operator's text; `NotCompiled` for other than one or two dimensions."""
+    """By the operator's text, in any number of dimensions; `NotCompiled` where the operands do not fit each other."""
     spatial = len(x.shape) - 2
-    if spatial not in (1, 2) or len(weight.shape) != len(x.shape):
-        raise NotCompiled(f"{spatial} spatial dimensions; compiled for 1 and 2")
+    if spatial < 1 or len(weight.shape) != len(x.shape):
+        raise NotCompiled(f"{spatial} spatial dimensions of X {x.shape} with W {weight.shape}")
     if not weight.type.count or tuple(node.attribute("kernel_shape", weight.shape[2:])) != weight.shape[2:]:
         raise NotCompiled(f"weights {weight.shape} for kernel_shape {node.attribute('kernel_shape')}")
     if x.shape[1] != weight.shape[0] or weight.shape[0] % node.attribute("group", 1):
@@ -96,6 +96,8 @@ def sizes(node: Node, x: Value, weight: Value) -> Transposed:
 def infer(node: Node, inputs: Sequence[Value | None]) -> list[TensorType]:
     """[N, C, spatial…] × [C, filters / groups, kernel…] → [N, filters, spatial…]."""
     x, weight = required(inputs, 0), required(inputs, 1)
+    if len(x.shape) not in (3, 4):
+        raise NotCompiled(f"{len(x.shape) - 2} spatial dimensions; compiled for 1 and 2")
     found = sizes(node, x, weight)
     float_only(x)
     filters = weight.shape[1] * node.attribute("group", 1)

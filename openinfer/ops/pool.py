@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 
@@ -15,34 +16,70 @@ LINES = 4  # as in the kernel
 ROW_NS, VECTOR_NS = 8.0, 0.5
 
 
+@dataclasses.dataclass(frozen=True)
+class Extent:
+    """The windows of a pooling operator, in as many spatial dimensions as it has."""
+
+    kernel: tuple[int, ...]
+    strides: tuple[int, ...]
+    dilations: tuple[int, ...]
+    before: tuple[int, ...]
+    output: tuple[int, ...]
+    after: tuple[int, ...]
+
+    def reach(self, size: Sequence[int]) -> tuple[int, ...]:
+        """Elements behind each dimension that some window looks at, the padding among them."""
+        return tuple(
+            max(high, (o - 1) * s + (k - 1) * dilation + 1 - d - low)
+            for d, o, s, k, dilation, low, high in zip(
+                size, self.output, self.strides, self.kernel, self.dilations, self.before, self.after, strict=True
+            )
+        )
+
+    def counts(self, size: Sequence[int], include_pad: bool) -> Array:
+        """[output…] float64: the elements of each window that an average divides by."""
+        total = np.ones(())
+        for d, o, s, k, dilation, low, high in zip(
+            size, self.output, self.strides, self.kernel, self.dilations, self.before, self.after, strict=True
+        ):
+            places = np.arange(o)[:, None] * s - low + np.arange(k)[None, :] * dilation
+            inside = places < d + high if include_pad else (places >= 0) & (places < d)
+            total = total[..., None] * inside.sum(1)
+        return total
+
+
+def extent(node: Node, size: Sequence[int]) -> Extent:
+    """The windows over an image of spatial `size`; `NotCompiled` where the output is empty."""
+    spatial = len(size)
+    kernel = tuple(node.attribute("kernel_shape"))
+    strides, dilations = tuple(node.attribute("strides", (1,) * spatial)), tuple(node.attribute("dilations", (1,) * spatial))
+    before, after = padding(node, size, kernel, strides, dilations)
+    output = []
+    for d, low, high, k, dilation, s in zip(size, before, after, kernel, dilations, strides, strict=True):
+        room = d + low + high - (k - 1) * dilation - 1
+        count = (-(-room // s) if node.attribute("ceil_mode", 0) else room // s) + 1
+        if node.attribute("ceil_mode", 0) and (count - 1) * s >= d + low:
+            count -= 1  # a window that would start in the padding behind the image
+        output.append(count)
+    if any(d <= 0 for d in output):
+        raise NotCompiled(f"an empty output {output}")
+    return Extent(kernel, strides, dilations, before, tuple(output), after)
+
+
 def _window(node: Node, x: Value) -> tuple[tuple[int, ...], ...]:
-    """kernel, strides, dilations, pads before, output; two spatial dimensions each."""
+    """kernel, strides, dilations, pads before, output, pads after; two spatial dimensions each."""
     spatial = len(x.shape) - 2
     if spatial not in (1, 2):
         raise NotCompiled(f"{spatial} spatial dimensions; compiled for 1 and 2")
-    kernel = tuple(node.attribute("kernel_shape"))
-    strides, dilations = tuple(node.attribute("strides", (1,) * spatial)), tuple(node.attribute("dilations", (1,) * spatial))
-    before, after = padding(node, x.shape[2:], kernel, strides, dilations)
-    output = []
-    for d, low, high, k, dilation, s in zip(x.shape[2:], before, after, kernel, dilations, strides, strict=True):
-        room = d + low + high - (k - 1) * dilation - 1
-        size = (-(-room // s) if node.attribute("ceil_mode", 0) else room // s) + 1
-        if node.attribute("ceil_mode", 0) and (size - 1) * s >= d + low:
-            size -= 1  # a window that would start in the padding behind the image
-        output.append(size)
-    if any(d <= 0 for d in output):
-        raise NotCompiled(f"an empty output {output}")
-    lead = (1,) * (2 - spatial)
-    return tuple(
-        (*filler, *values)
-        for filler, values in (
-            (lead, kernel),
-            (lead, strides),
-            (lead, dilations),
-            ((0,) * (2 - spatial), before),
-            (lead, output),
-            ((0,) * (2 - spatial), after),
-        )
+    found = extent(node, x.shape[2:])
+    ones, zeros = (1,) * (2 - spatial), (0,) * (2 - spatial)
+    return (
+        (*ones, *found.kernel),
+        (*ones, *found.strides),
+        (*ones, *found.dilations),
+        (*zeros, *found.before),
+        (*ones, *found.output),
+        (*zeros, *found.after),
     )
 
 

@@ -107,7 +107,7 @@ def lower(node: Node, inputs: Inputs, outputs: Inputs, target: Target) -> list[S
         "hidden": hidden,
         "rows": rows,
         "vectors": vectors,
-        "activations": _activations(node, directions),
+        "activations": activations(node, directions),
         "clip": float(node.attribute("clip", 0.0)),
         "peephole": peephole is not None,
         "coupled": node.op == "LSTM" and bool(node.attribute("input_forget", 0)),
@@ -154,7 +154,7 @@ def lower(node: Node, inputs: Inputs, outputs: Inputs, target: Target) -> list[S
     return [first, step]
 
 
-def _activations(node: Node, directions: int) -> tuple[tuple[str, ...], ...]:
+def activations(node: Node, directions: int) -> tuple[tuple[str, ...], ...]:
     """The activations' names per direction; one entry where all directions share them."""
     default = ACTIVATIONS[node.op]
     given = tuple(node.attribute("activations", default * directions))

@@ -36,7 +36,7 @@ class Form:
     base: tuple[float, ...]
 
 
-def _form(node: Node, x: Value, ensemble: tree_ensemble.Ensemble) -> Form:
+def form_of(node: Node, x: Value, ensemble: tree_ensemble.Ensemble) -> Form:
     """Raises `NotCompiled` for strings, other types and rows that are too short, `HostileModelError` and `ModelError` for what contradicts
     itself.
     """
@@ -87,7 +87,7 @@ def infer(node: Node, inputs: Sequence[Value | None]) -> list[TensorType]:
     """[N, features] → [N, targets]; a classifier: int64 labels [N], float32 scores [N, classes]."""
     ensemble = tree_ensemble.read(node)
     x = required(inputs, 0)
-    form = _form(node, x, ensemble)
+    form = form_of(node, x, ensemble)
     scores = TensorType(form.out, (x.shape[0], form.classes or form.targets))
     return [TensorType("int64", (x.shape[0],)), scores] if form.classes else [scores]
 
@@ -95,7 +95,7 @@ def infer(node: Node, inputs: Sequence[Value | None]) -> list[TensorType]:
 def lower(node: Node, inputs: Sequence[Value | None], outputs: Sequence[Value | None], target: Target) -> list[Step | Alias]:
     """One `trees` step; a block is a row."""
     x, ensemble = required(inputs, 0), tree_ensemble.read(node)
-    form, features, rows = _form(node, x, ensemble), x.shape[1], x.shape[0]
+    form, features, rows = form_of(node, x, ensemble), x.shape[1], x.shape[0]
     plain = _values_in_leaves(form, ensemble)
     width = target.engine.tree_interleave or INTERLEAVE
     splits = _splits(node, features, form.dtype)

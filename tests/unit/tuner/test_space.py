@@ -10,8 +10,8 @@ from openinfer.tuner.space import space
 from openinfer.config import Config
 from openinfer.machine import host
 
-# What a search cannot turn: the only backend, and what this version reserves.
-FIXED = {"engine.backend", "sandbox.mode"}
+# What a search cannot turn: what this version reserves, and the GPU's knobs, which act on machines that have one.
+FIXED = {"engine.backend", "engine.gpu_fusion", "memory.gpu_pool", "memory.gpu_budget_mb", "sandbox.mode"}
 
 # What acts on `Engine.submit` alone; the inline replay that a study races calls the engine itself.
 ON_SUBMIT = {"mode", "preferred_batches", "queue_limit", "workers", "offload_us", "record", "stall_ms"}

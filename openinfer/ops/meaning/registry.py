@@ -1,0 +1,23 @@
+"""Every operator that has a meaning, by domain and name: all that is compiled for CPUs, and some more."""
+
+from __future__ import annotations
+
+from openinfer.ops.meaning import dense, elementwise, indexing, movement, normalize, recurrent, reduce, trees, window
+from openinfer.ops.meaning._base import Meaning, Meanings
+
+MEANINGS: Meanings = {
+    **dense.MEANINGS,
+    **elementwise.MEANINGS,
+    **indexing.MEANINGS,
+    **movement.MEANINGS,
+    **normalize.MEANINGS,
+    **recurrent.MEANINGS,
+    **reduce.MEANINGS,
+    **trees.MEANINGS,
+    **window.MEANINGS,
+}
+
+
+def find(domain: str, op: str) -> Meaning | None:
+    """The meaning, or `None` where nothing is known under that name."""
+    return MEANINGS.get((domain, op))

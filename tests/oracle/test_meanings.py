@@ -1,0 +1,86 @@
+"""ONNX's own backend cases through the operators' meanings: every case whose operators have one, op by op, with NumPy as the namespace."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.util
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from host_device import HostDevice
+
+from openinfer.errors import OpenInferError
+from openinfer.frontend.onnx_model import read
+from openinfer.ops import registry as compiled
+from openinfer.ops.meaning import registry
+from openinfer.passes.pipeline import optimize
+from openinfer.runtime.fallback import Fallback
+from openinfer.runtime.gpu_executor import GpuExecutor
+
+SHARES = 20
+
+specification = importlib.util.spec_from_file_location("ledger", Path(__file__).parent / "ledger.py")
+ledger = importlib.util.module_from_spec(specification)
+sys.modules["ledger"] = ledger
+specification.loader.exec_module(ledger)
+
+
+def judge(case: Any, device: Any = None) -> tuple[str, str]:
+    """`meaning`: passed on meanings alone; `fallback`: passed, some node on onnx.reference; `refused`: a named error; `wrong`."""
+    try:
+        fallback = Fallback()
+        executor = GpuExecutor(optimize(read(case.model), "model", fallback.evaluate, {}), device or HostDevice(), fallback, fusion=False)
+        names = [signature.name for signature in executor.graph.inputs]
+        stored = {tensor.name for tensor in case.model.graph.initializer} if case.kind == "light" else set()
+        given_names = [value.name for value in case.model.graph.input if value.name not in stored]
+        for inputs, expected in case.sets:
+            arrays = [ledger._array(value) for value in inputs]
+            given = {name: value for name, value in zip(given_names, arrays, strict=False) if name in names}
+            found = executor.run(given)
+            for value, output in zip(expected, case.model.graph.output, strict=False):
+                value, drawn = ledger._array(value), any(word in case.name for word in ledger.RANDOM)
+                result = np.zeros_like(found[output.name]) if drawn else found[output.name]
+                difference = ledger._difference(result, np.zeros_like(value) if drawn else value, case.rtol, case.atol)
+                if difference:
+                    return "wrong", f"{output.name}: {difference}; fallback: {executor.refused}"
+        return ("fallback" if executor.refused else "meaning"), "; ".join(executor.refused.values())
+    except OpenInferError as error:
+        return "refused", f"{type(error).__name__}: {error}"
+    except Exception as error:
+        return "wrong", f"an unnamed {type(error).__name__}: {' '.join(str(error).split())[:300]}"
+
+
+def concerns(case: Any) -> bool:
+    """Whether every operator of the case has a meaning."""
+    return all((node.domain if node.domain != "ai.onnx" else "", node.op_type) in registry.MEANINGS for node in case.model.graph.node)
+
+
+def test_every_compiled_operator_has_a_meaning():
+    assert set(compiled.OPERATORS) <= set(registry.MEANINGS)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_no_case_of_today_s_share_is_wrong():
+    share = datetime.date.today().toordinal() % SHARES
+    print(f"{share=}")
+    verdicts = {c.name: judge(c) for c in ledger.cases(lambda index, name: index % SHARES == share) if concerns(c)}
+    assert len(verdicts) > 20
+    assert {name: detail for name, (verdict, detail) in verdicts.items() if verdict == "wrong"} == {}
+
+
+if __name__ == "__main__":
+    import collections
+    import warnings
+
+    warnings.simplefilter("ignore")
+    counts: collections.Counter[str] = collections.Counter()
+    match = sys.argv[1] if len(sys.argv) > 1 else ""
+    for c in ledger.cases(lambda index, name: match in name):
+        verdict, detail = judge(c) if concerns(c) else ("no meaning", "")
+        counts[verdict] += 1
+        if verdict == "wrong" or (verdict in ("refused", "fallback") and "-v" in sys.argv):
+            print(f"{verdict:10}{c.name}: {detail}", flush=True)
+    print(dict(counts))
