@@ -5,8 +5,9 @@
 1. A/A: final races of `hft` in which the winner is the default under another name. None may say ADOPT.
 2. Simulated A/A: studies whose rounds are drawn with replacement from the recorded ones, the arms' names exchanged at random within a
    round. At most 1% may say ADOPT.
-3. Planted gains: the default is slowed down by a known factor (10 to 30%), the winner is not. Each must be adopted, and the interval must
-   hold the true ratio. Here requests come back to back and the objective is p50, so that the true ratio is the factor itself.
+3. Planted gains: the default is slowed down by a known factor (10 to 30%). Each must be adopted, and the interval must hold the true
+   ratio. Here requests come back to back and the objective is p50, so that the true ratio is the factor itself. The winner spins too, a
+   little: what spinning does to the caches and the predictors of the next call is then on both sides.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from openinfer.tuner.task import Task, write
 from openinfer.config import Config
 
 SLOWDOWNS = (1.10, 1.15, 1.20, 1.25, 1.30)
+SPIN = 1.1
 ARMS = ("default", "twin", "winner")
 
 
@@ -88,7 +90,7 @@ def planted(folder: Path, slowdowns: Sequence[float]) -> int:
     task = write(prepare(None, str(path), None, None, "p50", 0), folder / "steady")
     failed = 0
     for factor in slowdowns:
-        laps = run(task, folder / f"planted-{factor}", int(factor * 100), {"default": factor, "twin": factor})
+        laps = run(task, folder / f"planted-{factor}", int(factor * 100), {"default": SPIN * factor, "twin": SPIN * factor, "winner": SPIN})
         verdict = judge_race(task.objective, laps)
         assert verdict.ratio is not None
         covered = verdict.ratio.low <= 1 / factor <= verdict.ratio.high

@@ -109,11 +109,12 @@ def _trust(task: Task, laps: Laps, around: Circumstances) -> Trust:
     default, twin = ([lap.objective for lap in laps[name]] for name in ("default", "twin"))
     lateness = np.max([lap.lateness for lap in laps["default"]], axis=0)
     worst, tolerance = max(lap.error for lap in every), task.tuning.tolerance
-    drift = float(np.exp(np.abs(np.log([lap.facts["drift"] for lap in every])).max()) - 1)
+    machine, drift = drifts([[float(lap.facts["drift"]) for lap in laps[name]] for name in laps])
     replays = [int(lap.facts["warm_up_replays"]) for lap in every]
     note = (
         f"every process settled after {min(replays)} to {max(replays)} warm-up replays; between then and the end of its race the service "
-        f"time changed by at most {drift:.1%} (the worst of {len(every)} processes)"
+        f"time changed by at most {drift:.1%} beside the others of its round (the worst of {len(every)} processes), and that of all of a "
+        f"round, which is the machine, by at most {machine:.1%}"
     )
     return Trust(
         noise_floor=noise_floor(round_log_ratios(default, twin)),
@@ -130,6 +131,18 @@ def _trust(task: Task, laps: Laps, around: Circumstances) -> Trust:
         output_passed=worst <= tolerance,
         samples=int(sum(len(lap.corrected) for lap in every)),
     )
+
+
+def drifts(arms: Sequence[Sequence[float]]) -> tuple[float, float]:
+    """(machine, process): the largest change of a round's median, and of a process beside that median, as fractions.
+
+    `arms` holds, by arm and round, a process's service time at the end ÷ after warming up. Where all processes of a round change together,
+    the machine did, and a paired comparison loses nothing by it; a process that changes alone was not steady.
+    """
+    logs = np.log(np.asarray(arms, float))
+    shared = np.median(logs, axis=0)
+    machine, process = float(np.abs(shared).max()), float(np.abs(logs - shared).max())
+    return float(np.expm1(machine)), float(np.expm1(process))
 
 
 def _steps(finalists: Finalists, laps: Laps, knobs: Sequence[Knob]) -> list[KnobStep]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from openinfer.tuner.assemble import _arm
+from openinfer.tuner.assemble import _arm, drifts
 from openinfer.tuner.race import Lap
 
 
@@ -16,3 +16,11 @@ def test_a_percentile_needs_answers_above_it(answers: int, p99: bool, p999: bool
     arm = _arm("default", laps, {})
     assert arm.p50_ns.estimate == pytest.approx(np.median(samples))
     assert (arm.p99_ns is not None, arm.p999_ns is not None) == (p99, p999)
+
+
+def test_a_machine_that_changes_is_told_from_a_process_that_does() -> None:
+    steady = [[1.0, 1.5, 1.0], [1.01, 1.53, 1.0], [1.0, 1.5, 0.99]]
+    machine, process = drifts(steady)
+    assert machine == pytest.approx(0.5) and process == pytest.approx(0.02, abs=1e-6)
+    machine, process = drifts([*steady[:2], [1.0, 1.5, 0.5]])
+    assert machine == pytest.approx(0.5) and process == pytest.approx(1.0)
