@@ -201,7 +201,7 @@ class Calls:
             return SandboxError(f"the sandbox answered in an unknown state {state}; the model may be hostile")
         kind, text = messages.read_error(message)
         if kind == "MemoryError":
-            self.client.overran()
+            self.client.renew(overran=True)
             return SandboxError(f"the request needs more than sandbox.memory_mb = {self.client.knobs.memory_mb} MiB; raise it if it may")
         return named_error(kind, text) if kind in ("InputError", "OverloadError") else SandboxError(f"in the sandbox: {kind}: {text}")
 

@@ -25,6 +25,8 @@ from openinfer.sandbox import native, ring
 from openinfer.sandbox.host import Description, Host, Source, end, has_ended
 from openinfer.sandbox.ring import (
     CALL,
+    DONE,
+    FAILED,
     LINE,
     LOST,
     POSTED,
@@ -37,6 +39,7 @@ from openinfer.sandbox.ring import (
     STATE,
     STATES,
     TAKEN,
+    UNKNOWN_CALL,
     WAITERS,
 )
 from openinfer.sandbox.template import WALLS
@@ -45,6 +48,7 @@ log = logging.getLogger("openinfer")
 
 _READY_TIMEOUT_S = 10.0
 _CALL_AGAIN = "load the model again"
+_ANSWERED = (DONE, UNKNOWN_CALL, FAILED)
 
 _clients: weakref.WeakSet[Client] = weakref.WeakSet()
 
@@ -52,7 +56,7 @@ _clients: weakref.WeakSet[Client] = weakref.WeakSet()
 class Ticket:
     """A slot of the ring while one request is in it."""
 
-    __slots__ = ("call_at", "failure", "holds", "index", "restarts", "state", "state_at", "taken_at", "waiters")
+    __slots__ = ("call_at", "failure", "holds", "index", "number", "restarts", "state", "state_at", "taken_at", "waiters")
 
     def __init__(self, index: int, shared: ring.Ring) -> None:
         base = STATES + index * LINE
@@ -60,6 +64,7 @@ class Ticket:
         self.state_at, self.call_at, self.taken_at = base + STATE, base + CALL, base + TAKEN
         self.state, self.waiters = shared.word(base + STATE), shared.word(base + WAITERS)
         self.failure: OpenInferError | None = None
+        self.number = 0
         self.restarts = 0
         self.holds: object = None
 
@@ -86,6 +91,7 @@ class Client:
         self._failure: str | None = None
         self._walls = 0
         self.replaced, self.requests, self.restore_ns = 0, 0, 0
+        self.last_end = ""  # how the last worker ended: a signal's name, "hung", "memory", "exit"
         self.numbers = itertools.count()  # of bound calls
         self._host: Host | None = None
         processes: list[int] = []  # the worker's pidfd
@@ -124,7 +130,6 @@ class Client:
 
     def post(self, tickets: Sequence[Ticket], calls: Sequence[tuple[int, object]]) -> None:
         """Post slots that `ticket` gave."""
-        words = self._words
         with self._lock:
             if self._failure is not None:
                 for ticket in tickets:
@@ -133,11 +138,10 @@ class Client:
             if not self._flight:
                 self._progress_ns = time.monotonic_ns()
             for ticket, (number, holds) in zip(tickets, calls, strict=True):
-                ticket.holds = holds
-                self._enqueue(ticket, number)
+                ticket.number, ticket.holds = number, holds
+                self._enqueue(ticket)
             self.requests += len(tickets)
             self._post(self._posted_at, self._posted, self._posted_waiters)
-        del words
 
     def finish(self, ticket: Ticket, keep: bool = False) -> int:
         """Wait for one request: DONE, FAILED or UNKNOWN_CALL. `SandboxError` where its worker was lost. With `keep` the slot, and with it
@@ -166,16 +170,18 @@ class Client:
         ticket.restarts, ticket.holds = 0, None
         self._tickets.put(ticket)
 
-    def overran(self) -> None:
-        """The worker ran out of memory: replace it, for what it holds cannot be trusted to work on."""
+    def renew(self, overran: bool = False) -> None:
+        """End the worker and have it replaced; `overran`: because it ran out of memory and may not be able to work on."""
         with self._lock:
-            self._overran = True
+            self._overran = overran
+            self.last_end = "memory" if overran else "ended"
             for descriptor in self._processes:
                 end(descriptor)
 
     def protections(self) -> tuple[str, ...]:
         """What the worker has given up, by name."""
-        return (*self.description.given_up, *(wall for bit, wall in enumerate(WALLS) if self._walls & (2 << bit)))
+        walls = [wall for bit, wall in enumerate(WALLS) if self._walls & (2 << bit)]
+        return (*(wall for wall in self.description.given_up if wall not in WALLS), *walls)
 
     def close(self) -> None:
         """End the processes; calls under way and later ones fail."""
@@ -203,9 +209,9 @@ class Client:
             except queue.Empty:
                 self._check_progress()
 
-    def _enqueue(self, ticket: Ticket, number: int) -> None:
+    def _enqueue(self, ticket: Ticket) -> None:
         words = self._words
-        words[ticket.call_at] = number
+        words[ticket.call_at] = ticket.number
         words[ticket.taken_at] = 0
         words[ticket.state_at] = QUEUED
         words[QUEUE + self._posted % SLOTS] = ticket.index
@@ -260,10 +266,9 @@ class Client:
             os.close(self._processes.pop())
             self.replaced += 1
             words = self._words
-            waiting = [ticket for ticket in self._flight.values() if words[ticket.state_at] == QUEUED]
+            waiting = [ticket for ticket in self._flight.values() if words[ticket.state_at] not in _ANSWERED]
             guilty = waiting[:1] if waiting and (self._hung or words[waiting[0].taken_at]) else []
             lost = guilty + [ticket for ticket in waiting if ticket not in guilty and ticket.restarts]
-            numbers = {ticket.index: int(words[ticket.call_at]) for ticket in waiting}
             try:
                 ended = self._start_worker()
             except OpenInferError as error:
@@ -276,11 +281,11 @@ class Client:
             for ticket in waiting:
                 if ticket not in lost:
                     ticket.restarts += 1
-                    self._enqueue(ticket, numbers[ticket.index])
+                    self._enqueue(ticket)
             self._progress_ns = time.monotonic_ns()
             self._post(self._posted_at, self._posted, self._posted_waiters)
             self.restore_ns = time.monotonic_ns() - begin
-        log.info("%s; it was replaced within %.1f ms", reason, self.restore_ns / 1e6)
+        log.info("the sandbox's worker ended (%s); it was replaced within %.1f ms", self.last_end, self.restore_ns / 1e6)
 
     def _lose(self, tickets: Sequence[Ticket], reason: str) -> None:
         for ticket in tickets:
@@ -288,19 +293,23 @@ class Client:
             self._post(ticket.state, LOST, ticket.waiters)
 
     def _reason(self, ended: int | None) -> str:
+        """Why a request failed; notes how the worker ended."""
         if self._hung:
+            self.last_end = "hung"
             return (
                 f"the sandbox's worker did not answer within {self.knobs.timeout_ms} ms and was ended; raise sandbox.timeout_ms if it may"
             )
         if self._overran:
+            self.last_end = "memory"
             return f"the sandbox's worker needed more than {self.knobs.memory_mb} MiB; raise sandbox.memory_mb if it may"
-        if ended is not None and os.WIFSIGNALED(ended):
-            number = os.WTERMSIG(ended)
-            if number == signal.SIGSYS:
-                return "the sandbox's worker was ended by the kernel (SIGSYS): it tried a system call that it may not make"
-            name = signal.Signals(number).name if number in set(signal.Signals) else str(number)
-            return f"the sandbox's worker was ended by {name} while it answered; call again"
-        return "the sandbox's worker ended while it answered; call again"
+        if ended is None or not os.WIFSIGNALED(ended):
+            self.last_end = "exit"
+            return "the sandbox's worker ended while it answered; call again"
+        number = os.WTERMSIG(ended)
+        self.last_end = signal.Signals(number).name if number in set(signal.Signals) else str(number)
+        if number == signal.SIGSYS:
+            return "the sandbox's worker was ended by the kernel (SIGSYS): it tried a system call that it may not make"
+        return f"the sandbox's worker was ended by {self.last_end} while it answered; call again"
 
 
 def _watch(reference: weakref.ref[Client], processes: list[int], wake_out: int, ring_fd: int, wake: int) -> None:

@@ -46,14 +46,13 @@ def before_loading(cache: Path) -> None:
         kernel.restrict_files([cache])
 
 
-def lock_template(strict: bool, identity: str = "drop") -> list[str]:
+def lock_template(program: bytes, strict: bool, identity: str = "drop") -> list[str]:
     """The loaded process that workers are forked from: no files, no network, no capabilities, only the calls that forking and answering
     take. `identity="keep"` leaves a root process root, to test the other walls alone. Returns what it gave up.
 
     `SandboxError` in `strict` mode where a required protection is refused.
     """
     given_up: list[str] = []
-    program = _program("template")
     left = kernel.leave_namespaces()
     if left:
         given_up.append(f"namespaces ({', '.join(left)})")
@@ -66,29 +65,33 @@ def lock_template(strict: bool, identity: str = "drop") -> list[str]:
 
 
 @dataclasses.dataclass(frozen=True)
-class Prepared:
-    """What `lock_worker` needs, read while files can still be opened."""
+class Programs:
+    """The filters, read while files can still be opened."""
 
-    program: bytes
-    address_space_bytes: int
-
-
-def prepare() -> Prepared:
-    """Read the worker's filter and this process's size; `SandboxError` for an architecture without a filter."""
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
-    return Prepared(_program("worker"), pages * resource.getpagesize())
+    template: bytes
+    worker: bytes
 
 
-def lock_worker(prepared: Prepared, strict: bool, memory_bytes: int) -> list[str]:
-    """The forked process that computes: no descriptors, limits (`memory_bytes` of address space above the template's), a dozen system
-    calls. Call it last: threads that exist stay, none can be started. Returns what it gave up; `SandboxError` as for `lock_template`.
+def programs() -> Programs:
+    """Read the filters of this architecture; `SandboxError` where there are none."""
+    return Programs(_program("template"), _program("worker"))
+
+
+def address_space_bytes() -> int:
+    """Address space that this process has taken. Read it while files can still be opened."""
+    return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+
+
+def lock_worker(program: bytes, strict: bool, address_space_bytes: int) -> list[str]:
+    """The forked process that computes: no descriptors, limits, a dozen system calls. Call it last: threads that exist stay, none can be
+    started. Returns what it gave up; `SandboxError` as for `lock_template`.
     """
     given_up: list[str] = []
     _try("death-signal", lambda: kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL), strict, given_up)
     _try("core-dumps", lambda: kernel.prctl(kernel.PR_SET_DUMPABLE, 0), strict, given_up)
-    _try("limits", lambda: limit(prepared.address_space_bytes + memory_bytes), strict, given_up)
+    _try("limits", lambda: limit(address_space_bytes), strict, given_up)
     os.closerange(0, 1 << 20)
-    _try("seccomp", lambda: kernel.install_filter(prepared.program), strict, given_up)
+    _try("seccomp", lambda: kernel.install_filter(program), strict, given_up)
     return given_up
 
 

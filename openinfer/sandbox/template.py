@@ -42,6 +42,7 @@ class Template:
         self._ring = ring.attach(ring_fd)
         self._strict, self._spin_us, self._memory_bytes, self._lock = strict, spin_us, memory_bytes, lock
         self._target: Target | None = None
+        self._programs = lockdown.programs()
         self._child = 0
         native.wait()  # linking looks for libm by way of programs, which the first wall forbids
 
@@ -51,12 +52,13 @@ class Template:
         """
         module, _, name = target.partition(":")
         factory = getattr(importlib.import_module(module), name)
+        if self._lock != "none":
+            object_cache.folder().mkdir(parents=True, exist_ok=True, mode=0o700)
         if user >= 0:
             os.setgroups([])
             os.setresgid(user, user, user)
             os.setresuid(user, user, user)
         if self._lock != "none":
-            object_cache.folder().mkdir(parents=True, exist_ok=True, mode=0o700)
             lockdown.before_loading(object_cache.folder())
         values = dict(spec) if model is None else {**spec, "model": model.tobytes()}
         self._target = factory(**values)
@@ -64,9 +66,13 @@ class Template:
         self._warm_up()
         gc.collect()
         gc.freeze()
-        self._prepared = lockdown.prepare()
+        self._limit = lockdown.address_space_bytes() + self._memory_bytes
         os.close(self._ring_fd)
-        given_up = [] if self._lock == "none" else lockdown.lock_template(self._strict, "keep" if self._lock == "keep-root" else "drop")
+        given_up = (
+            []
+            if self._lock == "none"
+            else lockdown.lock_template(self._programs.template, self._strict, "keep" if self._lock == "keep-root" else "drop")
+        )
         signature = [
             [[s.name, s.dtype, None if s.shape is None else list(s.shape)] for s in group]
             for group in (self._target.inputs, self._target.outputs)
@@ -90,7 +96,7 @@ class Template:
         start_threads = getattr(self._target, "start_threads", None)
         if start_threads is not None:
             start_threads()
-        walls = [] if self._lock == "none" else lockdown.lock_worker(self._prepared, self._strict, self._memory_bytes)
+        walls = [] if self._lock == "none" else lockdown.lock_worker(self._programs.worker, self._strict, self._limit)
         ready = 1 | sum(2 << WALLS.index(wall) for wall in walls)
         native.post()(self._ring.word(READY), ready, self._ring.word(READY_WAITERS))
         self._inside.serve()

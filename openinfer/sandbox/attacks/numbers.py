@@ -1,0 +1,35 @@
+"""System call numbers by name: x86-64, Arm64; -1 where an architecture has no such call."""
+
+from __future__ import annotations
+
+NUMBERS: dict[str, tuple[int, int]] = {
+    "brk": (12, 214),
+    "acct": (163, 89), "add_key": (248, 217), "adjtimex": (159, 171), "alarm": (37, -1), "arch_prctl": (158, -1), "bind": (49, 200),
+    "bpf": (321, 280), "capset": (126, 91), "chdir": (80, 49), "chroot": (161, 51), "clock_settime": (227, 112), "clone": (56, 220),
+    "clone3": (435, 435), "connect": (42, 203), "creat": (85, -1), "delete_module": (176, 106), "dup": (32, 23),
+    "epoll_create1": (291, 20), "eventfd2": (290, 19), "execve": (59, 221), "execveat": (322, 281), "fanotify_init": (300, 262),
+    "fchmodat": (268, 53), "fchownat": (260, 54), "finit_module": (313, 273), "fork": (57, -1), "fsopen": (430, 430), "fstat": (5, 80),
+    "get_robust_list": (274, 100), "getdents64": (217, 61), "getpid": (39, 172), "getrandom": (318, 278), "init_module": (175, 105),
+    "inotify_init1": (294, 26), "io_uring_setup": (425, 425), "ioperm": (173, -1), "iopl": (172, -1), "ioprio_set": (251, 30),
+    "kcmp": (312, 272), "kexec_file_load": (320, 294), "kexec_load": (246, 104), "keyctl": (250, 219), "kill": (62, 129),
+    "landlock_create_ruleset": (444, 444), "linkat": (265, 37), "lookup_dcookie": (212, 18), "mbind": (237, 235),
+    "membarrier": (324, 283), "memfd_create": (319, 279), "memfd_secret": (447, 447), "migrate_pages": (256, 238), "mkdir": (83, -1),
+    "mkdirat": (258, 34), "mknodat": (259, 33), "mlockall": (151, 230), "mmap": (9, 222), "modify_ldt": (154, -1), "mount": (165, 40),
+    "move_mount": (429, 429), "move_pages": (279, 239), "mprotect": (10, 226), "mq_open": (240, 180), "mremap": (25, 216),
+    "msgget": (68, 186), "munmap": (11, 215), "name_to_handle_at": (303, 264), "open": (2, -1), "open_by_handle_at": (304, 265),
+    "open_tree": (428, 428), "openat": (257, 56), "openat2": (437, 437), "perf_event_open": (298, 241), "personality": (135, 92),
+    "pidfd_getfd": (438, 438), "pidfd_open": (434, 434), "pidfd_send_signal": (424, 424), "pipe2": (293, 59), "pivot_root": (155, 41),
+    "pkey_alloc": (330, 289), "pkey_mprotect": (329, 288), "prctl": (157, 167), "prlimit64": (302, 261), "process_madvise": (440, 440),
+    "process_vm_readv": (310, 270), "process_vm_writev": (311, 271), "ptrace": (101, 117), "quotactl": (179, 60),
+    "readlinkat": (267, 78), "reboot": (169, 142), "remap_file_pages": (216, 234), "rename": (82, -1), "renameat2": (316, 276),
+    "request_key": (249, 218), "rt_sigaction": (13, 134), "rt_sigprocmask": (14, 135), "rt_sigqueueinfo": (129, 138),
+    "sched_setaffinity": (203, 122), "sched_setscheduler": (144, 119), "seccomp": (317, 277), "semget": (64, 190), "sendfile": (40, 71),
+    "set_mempolicy": (238, 237), "setgid": (106, 144), "setgroups": (116, 159), "sethostname": (170, 161), "setitimer": (38, 103),
+    "setns": (308, 268), "setpgid": (109, 154), "setpriority": (141, 140), "setresuid": (117, 147), "setrlimit": (160, 164),
+    "setsid": (112, 157), "settimeofday": (164, 170), "setuid": (105, 146), "setxattr": (188, 5), "shmat": (30, 196),
+    "shmget": (29, 194), "sigaltstack": (131, 132), "signalfd4": (289, 74), "socket": (41, 198), "socketpair": (53, 199),
+    "splice": (275, 76), "statfs": (137, 43), "statx": (332, 291), "swapoff": (168, 225), "swapon": (167, 224), "symlinkat": (266, 36),
+    "sysfs": (139, -1), "syslog": (103, 116), "tgkill": (234, 131), "timer_create": (222, 107), "timerfd_create": (283, 85),
+    "tkill": (200, 130), "truncate": (76, 45), "umask": (95, 166), "umount2": (166, 39), "unlink": (87, -1), "unlinkat": (263, 35),
+    "unshare": (272, 97), "userfaultfd": (323, 282), "utimensat": (280, 88), "vhangup": (153, 58), "wait4": (61, 260),
+}  # fmt: skip
