@@ -120,7 +120,7 @@ def steady_model() -> Any:
 
 def _lap(objective: list[float]) -> Lap:
     none = np.zeros(0, np.int64)
-    return Lap([], objective, none, none, 0.0, none, {})
+    return Lap([], objective, none, none, 0.0, none, {}, [])
 
 
 if __name__ == "__main__":

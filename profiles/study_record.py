@@ -131,6 +131,19 @@ class Curve:
 
 
 @dataclasses.dataclass(frozen=True)
+class Series:
+    """What was seen of one arm's processes, block by block of the final race, in the order in which they ran.
+
+    `rounds` names the process (a fresh one each round). `values` by name: `resident_bytes`, `waiting` (share of the time in which a thread
+    could run and had no processor), `forced_switches`, and what the memory pool says of itself.
+    """
+
+    arm: str
+    rounds: list[int]
+    values: dict[str, list[float]]
+
+
+@dataclasses.dataclass(frozen=True)
 class StudyRecord:
     """All that a report needs."""
 
@@ -149,6 +162,7 @@ class StudyRecord:
     steps: list[KnobStep]
     trials: list[Trial]
     curves: list[Curve]
+    series: list[Series]
     accuracy: dict[str, float]
     environment: dict[str, str]
     config_path: str
@@ -185,6 +199,7 @@ def _build(kind: Any, values: Any) -> Any:
         "steps": KnobStep,
         "trials": Trial,
         "curves": Curve,
+        "series": Series,
         "ratio": Interval,
         "objective": Interval,
         "p50_ns": Interval,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import statistics
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from openinfer.reports import numerals
 from openinfer.reports.charts.arms import arms
 from openinfer.reports.charts.effect import effect
 from openinfer.reports.charts.percentiles import percentiles
+from openinfer.reports.charts.series import series
 from openinfer.reports.charts.trials import trials
 from openinfer.reports.labels import arm_label
 
@@ -48,6 +50,7 @@ def render(record: StudyRecord) -> str:
         "effect": effect(record),
         "arms": arms(record) if record.arms else "",
         "percentiles": percentiles(record) if record.curves else "",
+        "series": series(record),
         "trials": trials(record) if record.trials else "",
     }
     embedded = json.dumps(_finite(dataclasses.asdict(record)), allow_nan=False).replace("<", "\\u003c")
@@ -59,6 +62,7 @@ def render(record: StudyRecord) -> str:
         promises=_promises(record),
         costs=_costs(record),
         shares=_shares(record),
+        seen=_seen(record),
         candidates=[(trial, _changed(record, trial)) for trial in record.trials],
         adopted=record.verdict.kind == "ADOPT",
     )
@@ -91,6 +95,14 @@ def _shares(record: StudyRecord) -> dict[str, float]:
     if len(ratios) < len(record.steps) or verdict is None or verdict.high >= 1 or whole >= 0:
         return {}
     return {name: math.log(ratio) / whole for name, ratio in ratios.items()}
+
+
+def _seen(record: StudyRecord) -> list[tuple[str, list[tuple[str, float, float, float]]]]:
+    """By arm: each kind of value that was seen, with its smallest, its median and its largest."""
+    return [
+        (one.arm, [(name, min(values), statistics.median(values), max(values)) for name, values in one.values.items() if values])
+        for one in record.series
+    ]
 
 
 def _changed(record: StudyRecord, trial: Trial) -> dict[str, Any]:

@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
-from openinfer.profiles.study_record import SCHEMA_VERSION, Arm, Curve, Interval, KnobStep, SloCheck, StudyRecord, Trial, Trust, Verdict
+from openinfer.profiles.study_record import (
+    SCHEMA_VERSION,
+    Arm,
+    Curve,
+    Interval,
+    KnobStep,
+    Series,
+    SloCheck,
+    StudyRecord,
+    Trial,
+    Trust,
+    Verdict,
+)
+
+SEEN = ("resident_bytes", "waiting", "forced_switches", "internal_fragmentation", "external_fragmentation")
 
 
 def record(kind: str = "ADOPT", text: str = "hft", trials: int = 5) -> StudyRecord:
@@ -38,6 +52,7 @@ def record(kind: str = "ADOPT", text: str = "hft", trials: int = 5) -> StudyReco
         [KnobStep("engine.gc", "default", text, None, text)],
         tried,
         [Curve("default", "held-out", [0.5, 0.99], [1000, 2000], [900, 1500], 1000)] if trials else [],
+        [Series(name, [0, 0, 1, 1], {key: [0.0, 0.1, 0.2, 1e8] for key in SEEN}) for name in ("default", "winner")] if trials else [],
         {"accuracy": 0.5},
         {"cpu": text},
         text,

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import psutil
+from openinfer.profiles import process
 from openinfer.tuner.statistics import SETTLED_OVER, is_settled
 from openinfer.workloads import trace as traces
 from openinfer.workloads.replay import ReplayTimes, replay_inline
@@ -72,15 +73,22 @@ class ArmServer:
         raise StudyError(f"the service time does not settle: medians of {shown} µs in a row; close what else runs on this machine")
 
     def block(self, first: int, count: int) -> dict[str, Any]:
-        """Replay requests first … first + count - 1 on their schedule; corrected and raw latencies in ns, the largest relative error."""
+        """Replay requests first … first + count - 1 on their schedule.
+
+        Corrected and raw latencies in ns, the largest relative error, what the kernel and the pool say of the process meanwhile, lateness
+        of the generator.
+        """
         for answers in self._answers.values():
             answers[first : first + count] = _poison(answers.dtype)  # no answer is that, so one that was never written shows
+        before = process.sample()
         times = self._replay(first, count)
+        seen = process.sample().since(before)
         lateness = times.lateness_ns
         return {
             "corrected": times.raw_ns if self._trace.arrival_s is None else times.corrected_ns,
             "raw": times.raw_ns,
             "error": self._error(first, first + count),
+            "seen": seen,
             "lateness": np.percentile(lateness, [50, 99]).astype(np.int64),
         }
 

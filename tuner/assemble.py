@@ -9,7 +9,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from openinfer.profiles.study_record import SCHEMA_VERSION, Arm, Curve, Interval, KnobStep, SloCheck, StudyRecord, Trial, Trust, Verdict
+from openinfer.profiles.study_record import (
+    SCHEMA_VERSION,
+    Arm,
+    Curve,
+    Interval,
+    KnobStep,
+    Series,
+    SloCheck,
+    StudyRecord,
+    Trial,
+    Trust,
+    Verdict,
+)
 from openinfer.tuner.finalists import Finalists, step_name
 from openinfer.tuner.race import Lap
 from openinfer.tuner.space import Knob
@@ -68,6 +80,7 @@ def assemble(
         steps=_steps(finalists, laps, knobs),
         trials=list(trials),
         curves=[_curve(name, laps[name]) for name in shown],
+        series=[_series(name, laps[name]) for name in shown],
         accuracy=dict(task.accuracy),
         environment={**environment(), "traffic": task.traffic},
         config_path=around.config_path,
@@ -177,6 +190,12 @@ def _tail(laps: Sequence[Lap], quantile: float) -> Interval | None:
     if min(len(lap.corrected) for lap in laps) * (1 - quantile) < 1:
         return None
     return level([[float(np.quantile(lap.corrected, quantile))] for lap in laps])
+
+
+def _series(name: str, laps: Sequence[Lap]) -> Series:
+    blocks = [(number, seen) for number, lap in enumerate(laps) for seen in lap.seen]
+    names = dict.fromkeys(key for _, seen in blocks for key in seen)
+    return Series(name, [number for number, _ in blocks], {key: [float(seen[key]) for _, seen in blocks] for key in names})
 
 
 def _curve(name: str, laps: Sequence[Lap]) -> Curve:

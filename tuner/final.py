@@ -66,7 +66,14 @@ def _keep(laps: Mapping[str, Lap], number: int, journal: Journal, folder: Path) 
     samples = {f"{arm}/{kind}": getattr(lap, kind) for arm, lap in laps.items() for kind in ("corrected", "raw")}
     write_atomically(folder / name, npz_bytes(samples))
     told = {
-        arm: {"firsts": lap.firsts, "objective": lap.objective, "error": lap.error, "lateness": lap.lateness.tolist(), "facts": lap.facts}
+        arm: {
+            "firsts": lap.firsts,
+            "objective": lap.objective,
+            "error": lap.error,
+            "lateness": lap.lateness.tolist(),
+            "facts": lap.facts,
+            "seen": lap.seen,
+        }
         for arm, lap in laps.items()
     }
     journal.append("round", number=number, samples=name, arms=told)
@@ -83,6 +90,7 @@ def _restore(record: Mapping[str, Any], folder: Path) -> dict[str, Lap]:
                 told["error"],
                 np.asarray(told["lateness"]),
                 told["facts"],
+                told["seen"],
             )
             for arm, told in record["arms"].items()
         }

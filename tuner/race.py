@@ -44,7 +44,7 @@ class Course:
 @dataclasses.dataclass
 class Lap:
     """What one arm showed in one race: where its blocks began in the trace, the objective of each (ns), every sample, the worst error,
-    generator lateness [p50, p99], facts of the process (`ArmServer.facts`).
+    generator lateness [p50, p99], facts of the process (`ArmServer.facts`), and what was seen of it in each block (`ArmServer.block`).
     """
 
     firsts: list[int]
@@ -54,6 +54,7 @@ class Lap:
     error: float
     lateness: npt.NDArray[np.int64]
     facts: dict[str, Any]
+    seen: list[dict[str, float]]
 
 
 class ArmError(StudyError):
@@ -125,6 +126,7 @@ def _lap(course: Course, name: str, worker: Worker, firsts: list[int], results: 
         max(float(result["error"]) for result in results),
         np.max([result["lateness"] for result in results], axis=0),
         facts,
+        [result["seen"] for result in results],
     )
 
 

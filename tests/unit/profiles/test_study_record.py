@@ -3,7 +3,19 @@
 from pathlib import Path
 
 import pytest
-from openinfer.profiles.study_record import SCHEMA_VERSION, Arm, Curve, Interval, KnobStep, SloCheck, StudyRecord, Trial, Trust, Verdict
+from openinfer.profiles.study_record import (
+    SCHEMA_VERSION,
+    Arm,
+    Curve,
+    Interval,
+    KnobStep,
+    Series,
+    SloCheck,
+    StudyRecord,
+    Trial,
+    Trust,
+    Verdict,
+)
 
 from openinfer.errors import StudyError
 
@@ -24,6 +36,7 @@ RECORD = StudyRecord(
     steps=[KnobStep("engine.threads", 1, 2, None, "m")],
     trials=[Trial(0, "complete", {}, 1.0, INTERVAL, 0.0, 1.0, "")],
     curves=[Curve("default", "burst", [0.5], [10], [9], 100)],
+    series=[Series("default", [0, 1], {"waiting": [0.0, 0.1]})],
     accuracy={},
     environment={},
     config_path="tuned/hft.toml",

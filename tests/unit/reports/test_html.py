@@ -21,7 +21,7 @@ def test_every_verdict_renders(kind, trials):
     page = render(record(kind, trials=trials))
     assert page.count("<html") == 1 and kind in page and "undecided" in page
     assert ("No candidate was measured" in page) == (trials == 0)
-    assert page.count("<svg") == page.count("<title>") - 1 == 2 * (4 if trials else 1)  # each chart for wide and for narrow pages
+    assert page.count("<svg") == page.count("<title>") - 1 == 2 * (5 if trials else 1)  # each chart for wide and for narrow pages
 
 
 def test_strings_are_escaped_everywhere():

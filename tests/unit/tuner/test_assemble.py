@@ -12,7 +12,7 @@ from openinfer.tuner.race import Lap
 def test_a_percentile_needs_answers_above_it(answers: int, p99: bool, p999: bool) -> None:
     samples = np.arange(1, answers + 1)
     facts = {"peak_bytes": 1, "startup_s": 0.1}
-    laps = [Lap([0], [float(answers)], samples, samples, 0.0, np.zeros(2, np.int64), facts) for _ in range(3)]
+    laps = [Lap([0], [float(answers)], samples, samples, 0.0, np.zeros(2, np.int64), facts, []) for _ in range(3)]
     arm = _arm("default", laps, {})
     assert arm.p50_ns.estimate == pytest.approx(np.median(samples))
     assert (arm.p99_ns is not None, arm.p999_ns is not None) == (p99, p999)

@@ -19,7 +19,7 @@ ARMS = dict.fromkeys(("default", "twin", "step 1", "winner"), Config())
 
 def lap(value):
     samples = np.full(20, value, np.int64)
-    return Lap([0, 10], [value, value], samples, samples, 0.0, np.array([1, 2]), {"drift": 1.0})
+    return Lap([0, 10], [value, value], samples, samples, 0.0, np.array([1, 2]), {"drift": 1.0}, [{"waiting": 0.5}, {"waiting": 0.25}])
 
 
 @pytest.fixture
