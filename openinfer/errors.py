@@ -9,6 +9,10 @@
     │   └── ProvenanceError        a configuration made for another model
     ├── PrecisionError             a conversion would lose more than the tolerance
     ├── MemoryBudgetError
+    ├── LeaseError                 a lease used against its contract
+    │   ├── UseAfterReleaseError
+    │   ├── DoubleReleaseError
+    │   └── CanaryError
     ├── SandboxError
     ├── SchedulerError
     │   ├── BlockingTimeoutError   a blocking call of the request took too long
@@ -65,6 +69,22 @@ class PrecisionError(OpenInferError):
 
 class MemoryBudgetError(OpenInferError):
     """A plan or a request needs more memory than the budget allows."""
+
+
+class LeaseError(OpenInferError):
+    """A lease was shared, used or released against its contract."""
+
+
+class UseAfterReleaseError(LeaseError):
+    """A lease was used after its release."""
+
+
+class DoubleReleaseError(LeaseError):
+    """A lease was released more often than it was taken."""
+
+
+class CanaryError(LeaseError):
+    """The bytes beside a lease were written to."""
 
 
 class SandboxError(OpenInferError):

@@ -7,6 +7,7 @@ import os
 import threading
 import weakref
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 
 _locks: weakref.WeakSet[ForkLock] = weakref.WeakSet()
 
@@ -17,6 +18,11 @@ class ForkLock:
     def __init__(self) -> None:
         self._lock = threading.RLock()
         _locks.add(self)
+
+    @property
+    def lock(self) -> AbstractContextManager[bool]:
+        """The lock of this process, for `with`: as `held`, a microsecond faster."""
+        return self._lock
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
