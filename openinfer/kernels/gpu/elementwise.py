@@ -44,9 +44,11 @@ MATH |= {"abs": "fabs", "power": "pow"}
 FUNCTIONS = {
     "minimum": "{{ return a < b || a != a ? a : b; }}",
     "maximum": "{{ return a > b || a != a ? a : b; }}",
-    "quotient": "{{ return b == 0 ? ({T})0 : {signed}b == ({T})-1 ? ({T})(0 - ({U})a) : ({T})(a / b); }}",
-    "remainder": "{{ if (b == 0 || {signed}b == ({T})-1) return 0; const {T} r = ({T})(a % b);"
+    "quotient": "{{ return b == 0 ? ({T})0 : b == ({T})-1 ? ({T})(0 - ({U})a) : ({T})(a / b); }}",
+    "remainder": "{{ if (b == 0 || b == ({T})-1) return 0; const {T} r = ({T})(a % b);"
     " return r != 0 && (r < 0) != (b < 0) ? ({T})(r + b) : r; }}",
+    "unsigned quotient": "{{ return b == 0 ? ({T})0 : ({T})(a / b); }}",
+    "unsigned remainder": "{{ return b == 0 ? ({T})0 : ({T})(a % b); }}",
     "floored": "{{ const {T} r = fmod{f}(a, b); return r != 0 && (r < 0) != (b < 0) ? r + b : r; }}",
     "shift_left": "{{ return b < {bits} ? ({T})(a << b) : ({T})0; }}",
     "shift_right": "{{ return b < {bits} ? ({T})(a >> b) : ({T})0; }}",
@@ -193,12 +195,12 @@ class _Render:
             return self._narrow(f"({texts[0]} < 0 ? -{texts[0]} : {texts[0]})", kind)
         own = f"{name}_{kind}"
         c = TYPES[kind]
-        body = FUNCTIONS[name].format(
+        unsigned = f"unsigned {name}"
+        body = FUNCTIONS[unsigned if kind.startswith("uint") and unsigned in FUNCTIONS else name].format(
             T=c,
             U=TYPES[kind.replace("int", "uint") if kind.startswith("int") else kind],
             f=suffix,
             bits=8 * np.dtype(kind).itemsize,
-            signed="" if kind.startswith("int") else "0 && ",
         )
         self._functions[own] = f"DEVICE {c} {own}({c} a, {c} b) {body}\n"
         return f"{own}({', '.join(texts)})", kind

@@ -176,7 +176,7 @@ def _resize(call: Call) -> list[Any]:
             part = xp.take(y, xp.maximum(places[:, tap], 0), axis.number)
             part = part if kept is None else part * kept[:, tap].reshape(-1, *tail)
             total = part if total is None else total + part
-        y = xp.where(inside, total, xp.asarray(how.extrapolation, x.dtype)) if how.transformation == "tf_crop_and_resize" else total
+        y = xp.where(inside, total, x.dtype.type(how.extrapolation)) if how.transformation == "tf_crop_and_resize" else total
     return [y]
 
 
