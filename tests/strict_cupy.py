@@ -1,6 +1,6 @@
 """A stand-in for CuPy on a machine without a GPU: NumPy behind walls.
 
-Only functions and arguments that CuPy 13 and 14 have exist here. An array of this "device" never turns into one of NumPy by itself, nor
+Only functions and arguments that CuPy 14 has exist here. An array of this "device" never turns into one of NumPy by itself, nor
 into a number, a truth value or an iterator: each would be a hidden copy that waits for the device. Copies that are asked for are counted.
 Pools, driver and kernels are simulated; generated kernels run through the host's C compiler.
 """
@@ -166,7 +166,7 @@ class StrictCupy:
 
     def note(self, size: int) -> None:
         """An array was made: it must lie inside the pool's limit, and be made while the device is active."""
-        if self.limit is not None and size > self.limit:
+        if self.inside and self.limit is not None and size > self.limit:
             raise OutOfMemoryError(f"Out of memory allocating {size} bytes")
 
     def plain(self, value: Any) -> Any:
@@ -230,7 +230,7 @@ class StrictCupy:
                 module.allocator = "managed" if allocator is module.cuda.malloc_managed else "device"
 
             def set_limit(self, size: int) -> None:
-                module.limit = size
+                self.limit = module.limit = size
 
             def malloc(self, size: int) -> None:
                 raise AssertionError("the arrays of the stand-in are NumPy's")
@@ -249,6 +249,7 @@ class StrictCupy:
         def using_allocator(malloc: Any) -> Any:
             assert malloc.__self__.__class__ is MemoryPool
             self.inside += 1
+            self.limit = malloc.__self__.limit
             try:
                 yield
             finally:
@@ -269,6 +270,8 @@ class StrictCupy:
             using_allocator=using_allocator,
             memory=types.SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
             get_current_stream=lambda: types.SimpleNamespace(synchronize=lambda: None),
+            Event=lambda: types.SimpleNamespace(record=lambda: None, synchronize=lambda: None),
+            get_elapsed_time=lambda begin, end: 1.0,
             Device=lambda: types.SimpleNamespace(attributes=attributes, id=0),
             runtime=runtime,
         )

@@ -11,7 +11,7 @@ from openinfer.errors import GpuUnavailableError, MemoryBudgetError
 from openinfer.ir.graph import Array
 from openinfer.memory.gpu_driver import Device, Policy, choose, driver_branch, probe
 
-ADVICE = 'install one, or set engine.backend = "auto" to take the CPU'
+ADVICE = 'or set engine.backend = "auto" to take the CPU'
 
 
 class CupyDriver:
@@ -47,9 +47,9 @@ def connect(pool: str, budget_bytes: int, find: Callable[[str], Any] = importlib
         count = int(cupy.cuda.runtime.getDeviceCount())
         version = int(cupy.cuda.runtime.driverGetVersion())
     except Exception as error:  # CuPy raises classes of its own, which a module without CuPy cannot name
-        raise GpuUnavailableError(f"no usable GPU: found no working CUDA driver: {_one_line(error)}; {ADVICE}") from None
+        raise GpuUnavailableError(f"no usable GPU: found no working CUDA driver: {_one_line(error)}; install NVIDIA's, {ADVICE}") from None
     if not count or not version:
-        raise GpuUnavailableError(f"no usable GPU: found {count} CUDA devices; {ADVICE}")
+        raise GpuUnavailableError(f"no usable GPU: found {count} CUDA devices; check nvidia-smi, {ADVICE}")
     device = probe(CupyDriver(cupy))
     return CupyDevice(cupy, device, choose(device, pool, budget_bytes))
 
