@@ -63,6 +63,8 @@ def render(record: StudyRecord) -> str:
         costs=_costs(record),
         shares=_shares(record),
         seen=_seen(record),
+        waiting=statistics.median(waiting) if (waiting := [w for one in record.series for w in one.values.get("waiting", [])]) else None,
+        fragmented=any("internal_fragmentation" in one.values for one in record.series),
         candidates=[(trial, _changed(record, trial)) for trial in record.trials],
         adopted=record.verdict.kind == "ADOPT",
     )

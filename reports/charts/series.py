@@ -39,7 +39,7 @@ def _drawn(shown: list[tuple[str, float, dict[str, str]]]) -> Callable[[StudyRec
                     color, text = COLORS.get(one.arm, OTHER), arm_label(record, one.arm)
                     panel.plot(range(1, len(values) + 1), values, style, color=color, linewidth=1.4, label=text if style == "-" else None)
             panel.set_ylabel(label.replace(", ", ",\n"), fontsize=8.5)
-            panel.set_ylim(bottom=0)
+            panel.set_ylim(0, panel.get_ylim()[1] * 1.05)
             panel.grid(axis="y", color=OTHER, alpha=0.3, linewidth=0.6)
             for border in _borders(record):
                 panel.axvline(border + 0.5, color=OTHER, alpha=0.4, linewidth=0.6)
