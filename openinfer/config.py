@@ -86,6 +86,7 @@ class SandboxConfig(Section):
     load_timeout_s: int = Field(120, ge=1, le=86_400, description="reading and compiling the model may take, in s")
     memory_mb: int = Field(1024, ge=16, le=1 << 20, description="memory that a worker may take above what the loaded model has, in MiB")
     shared_mb: int = Field(256, ge=1, le=1 << 20, description="memory for requests and results under way, taken when touched, in MiB")
+    spare: bool = Field(True, description="keep a second worker locked and waiting, so that a lost one is replaced at once")
     wipe: bool = Field(False, description="overwrite a request and its results with zeros when they are released")
 
 

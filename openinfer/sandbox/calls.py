@@ -24,6 +24,7 @@ from openinfer.sandbox.ring import ALIGNMENT, DATA_BYTES, DONE, FAILED, SLOTS, U
 
 _FIRST_WINDOW_BYTES = 64 << 10
 _KEPT_SHAPES = 32
+_REBINDS = 16
 
 Shapes = tuple[tuple[int, ...], ...]
 
@@ -72,7 +73,10 @@ class Call:
         client = self._calls.client
         dynamic = self._outputs is None
         state = client.finish(ticket, keep=True)
-        if state == UNKNOWN_CALL:  # a worker that has been replaced meanwhile
+        for _ in range(_REBINDS):
+            # Only a worker that came after the binding may not know the call.
+            if state != UNKNOWN_CALL or client.replaced == self._bound_at:
+                break
             client.release(ticket)
             self._bind()
             ticket = client.ticket()
@@ -91,6 +95,7 @@ class Call:
 
     def _bind(self) -> None:
         client = self._calls.client
+        self._bound_at = client.replaced
         ticket = client.ticket()
         words = client.ring.message(ticket.index)
         words[:5] = BIND, self.number, *self._window, len(self._inputs)

@@ -20,9 +20,9 @@ import weakref
 from collections.abc import Sequence
 
 from openinfer.config import SandboxConfig
-from openinfer.errors import OpenInferError, SandboxError, WorkerError
+from openinfer.errors import OpenInferError, SandboxError
 from openinfer.sandbox import native, ring
-from openinfer.sandbox.host import Description, Host, Source, end, has_ended
+from openinfer.sandbox.host import Source
 from openinfer.sandbox.ring import (
     CALL,
     DONE,
@@ -33,8 +33,6 @@ from openinfer.sandbox.ring import (
     POSTED_WAITERS,
     QUEUE,
     QUEUED,
-    READY,
-    READY_WAITERS,
     SLOTS,
     STATE,
     STATES,
@@ -43,10 +41,10 @@ from openinfer.sandbox.ring import (
     WAITERS,
 )
 from openinfer.sandbox.template import WALLS
+from openinfer.sandbox.workers import Workers
 
 log = logging.getLogger("openinfer")
 
-_READY_TIMEOUT_S = 10.0
 _CALL_AGAIN = "load the model again"
 _ANSWERED = (DONE, UNKNOWN_CALL, FAILED)
 
@@ -89,27 +87,20 @@ class Client:
         self._progress_ns = 0
         self._hung = self._overran = False
         self._failure: str | None = None
-        self._walls = 0
         self.replaced, self.requests, self.restore_ns = 0, 0, 0
         self.last_end = ""  # how the last worker ended: a signal's name, "hung", "memory", "exit"
         self.numbers = itertools.count()  # of bound calls
-        self._host: Host | None = None
-        processes: list[int] = []  # the worker's pidfd
-        wake_out, self._wake = os.pipe()
-        self._processes = processes
         try:
-            self._host = Host(source, knobs, descriptor)
-            self.description: Description = self._host.load()
-            self._start_worker()
+            self._workers = Workers(source, knobs, self.ring, descriptor)
         except BaseException:
-            _end(os.getpid(), self._host, processes, self._wake)
             os.close(descriptor)
-            os.close(wake_out)
-            os.close(self._wake)
             raise
-        self._finalizer = weakref.finalize(self, _end, os.getpid(), self._host, processes, self._wake)
+        self.description = self._workers.description
+        wake_out, wake = os.pipe()
+        # The watcher closes what it watches, and the workers, once it is woken: nothing is closed under its eyes.
+        self._finalizer = weakref.finalize(self, _wake, os.getpid(), wake)
         watcher = threading.Thread(
-            target=_watch, args=(weakref.ref(self), processes, wake_out, descriptor, self._wake), name="openinfer-sandbox", daemon=True
+            target=_watch, args=(weakref.ref(self), self._workers, wake_out, descriptor), name="openinfer-sandbox", daemon=True
         )
         watcher.start()
         self._watcher = watcher
@@ -175,13 +166,12 @@ class Client:
         with self._lock:
             self._overran = overran
             self.last_end = "memory" if overran else "ended"
-            for descriptor in self._processes:
-                end(descriptor)
+            self._workers.end_active()
 
     def protections(self) -> tuple[str, ...]:
         """What the worker has given up, by name."""
-        walls = [wall for bit, wall in enumerate(WALLS) if self._walls & (2 << bit)]
-        return (*(wall for wall in self.description.given_up if wall not in WALLS), *walls)
+        child = self._workers.active
+        return (*(wall for wall in self.description.given_up if wall not in WALLS), *(child.walls if child is not None else ()))
 
     def close(self) -> None:
         """End the processes; calls under way and later ones fail."""
@@ -223,54 +213,26 @@ class Client:
         with self._lock:
             if not self._watcher.is_alive():
                 raise SandboxError(f"nobody watches the sandbox's worker; {_CALL_AGAIN}")
-            if time.monotonic_ns() - self._progress_ns >= self._timeout_ns and self._processes:
+            if time.monotonic_ns() - self._progress_ns >= self._timeout_ns:
                 self._hung = True
                 self._progress_ns = time.monotonic_ns()
-                end(self._processes[0])
-
-    def _start_worker(self) -> int | None:
-        """Fork a worker and wait until it is locked; how the one before ended."""
-        host = self._host
-        if host is None:
-            raise SandboxError("there is no sandbox")
-        words = self._words
-        words[POSTED], words[READY] = 0, 0
-        self._posted = 0
-        try:
-            descriptor, ended = host.fork()
-        except WorkerError as error:
-            log.warning("the sandbox's template ended (%s); the model is loaded again", error)
-            host.restart()
-            found = host.load()
-            if (found.inputs, found.outputs) != (self.description.inputs, self.description.outputs):
-                raise SandboxError("the model has changed since it was loaded: its signature is another one") from None
-            descriptor, ended = host.fork()
-        self._processes.append(descriptor)
-        until = time.monotonic() + _READY_TIMEOUT_S
-        while self._wait(self.ring.word(READY), 0, self.ring.word(READY_WAITERS), 0, 20_000_000):
-            if has_ended(descriptor) or time.monotonic() > until:
-                end(descriptor)
-                raise SandboxError("the sandbox's worker ended before it was locked")
-        self._walls = int(words[READY])
-        if self.knobs.mode == "strict" and (absent := [wall for wall in WALLS if wall not in self.protections()]):
-            end(descriptor)
-            raise SandboxError(f"the sandbox's worker has not given up: {', '.join(absent)}; sandbox.mode = 'strict' needs all of them")
-        return ended
+                self._workers.end_active()
 
     def _replace(self) -> None:
-        """After the worker's end: a new one, the request that it was answering failed, the others posted again."""
+        """After the worker's end: its successor at work, the request that it was answering failed, the others posted again."""
         begin = time.monotonic_ns()
         with self._lock:
             if self._failure is not None:
                 return
-            os.close(self._processes.pop())
-            self.replaced += 1
             words = self._words
             waiting = [ticket for ticket in self._flight.values() if words[ticket.state_at] not in _ANSWERED]
             guilty = waiting[:1] if waiting and (self._hung or words[waiting[0].taken_at]) else []
             lost = guilty + [ticket for ticket in waiting if ticket not in guilty and ticket.restarts]
+            ended = self._workers.retire()
+            self.replaced += 1
+            words[POSTED] = self._posted = 0
             try:
-                ended = self._start_worker()
+                self._workers.succeed()
             except OpenInferError as error:
                 self._failure = f"the sandbox's worker could not be replaced: {error}"
                 self._lose(waiting, self._failure)
@@ -312,32 +274,35 @@ class Client:
         return f"the sandbox's worker was ended by {self.last_end} while it answered; call again"
 
 
-def _watch(reference: weakref.ref[Client], processes: list[int], wake_out: int, ring_fd: int, wake: int) -> None:
-    """Until the client is closed or dropped: wait for the worker's end, have it replaced."""
+def _watch(reference: weakref.ref[Client], workers: Workers, wake: int, ring_fd: int) -> None:
+    """Until the client is closed or dropped: keep a spare, wait for a worker's end, have it replaced. Then end everything."""
     try:
         while True:
-            ready = select.select([wake_out, *processes], [], [])[0]
+            workers.restock()
+            ready = select.select([wake, *workers.descriptors()], [], [])[0]
+            if wake in ready:
+                return
+            if workers.lost_spare():
+                continue
             client = reference()
-            if wake_out in ready or client is None:
+            if client is None:
                 return
             client._replace()
-            if not processes:
+            if workers.active is None:  # it could not be replaced
                 return
             del client
     finally:
-        for descriptor in (wake_out, ring_fd, wake):
-            os.close(descriptor)
+        workers.close()
+        os.close(wake)
+        os.close(ring_fd)
 
 
-def _end(owner: int, host: Host | None, processes: list[int], wake: int) -> None:
-    """End everything; nothing in a forked child, whose parent still uses it."""
-    if os.getpid() != owner:
-        return
-    for descriptor in processes:
-        end(descriptor)
-    if host is not None:
-        host.close()
-    os.write(wake, b"x")
+def _wake(owner: int, wake: int) -> None:
+    """Let the watcher end; nothing in a forked child, whose parent still uses the sandbox."""
+    if os.getpid() == owner:
+        with contextlib.suppress(OSError):  # it has ended
+            os.write(wake, b"x")
+        os.close(wake)
 
 
 def _after_fork_in_child() -> None:

@@ -96,11 +96,10 @@ class Host:
         except (TypeError, ValueError, KeyError) as error:
             raise SandboxError(f"the sandbox described the model in a malformed way: {_printable(str(error))}") from None
 
-    def fork(self) -> tuple[int, int | None]:
-        """A new worker: a descriptor of its process, and how the one before ended (a wait status). `WorkerError` if the template died."""
-        reply = self._template.call("fork", _FORK_TIMEOUT_S)
-        pid, ended = reply.get("pid"), reply.get("ended")
-        if type(pid) is not int or pid < 2 or not (ended is None or type(ended) is int):
+    def fork(self, serial: int) -> tuple[int, int]:
+        """A new worker: a descriptor of its process, and its id. `WorkerError` if the template died."""
+        pid = self._template.call("fork", _FORK_TIMEOUT_S, serial=serial).get("pid")
+        if type(pid) is not int or pid < 2:
             raise WorkerError("the sandbox named no process")
         try:
             descriptor = os.pidfd_open(pid)
@@ -110,7 +109,12 @@ class Host:
         if _parent_of(pid) != self._template.pid:
             os.close(descriptor)
             raise WorkerError(f"the sandbox named process {pid}, which is not its child")
-        return descriptor, ended
+        return descriptor, pid
+
+    def reap(self, pid: int) -> int:
+        """How a worker that has ended did: its wait status. `WorkerError` if the template died."""
+        ended = self._template.call("reap", _FORK_TIMEOUT_S, pid=pid).get("ended")
+        return ended if type(ended) is int else 0
 
     def restart(self) -> None:
         """A fresh template, to be loaded again."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import resource
 import struct
 import sys
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ NAMESPACES = {"ipc": 0x08000000, "uts": 0x04000000, "net": 0x40000000, "cgroup":
 _NEW_USER = 0x10000000
 _X86 = platform.machine() in ("x86_64", "AMD64")
 _SECCOMP, _CAPSET = (317, 126) if _X86 else (277, 91)
+_CLOSE_RANGE = 436
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 _SET_MODE_FILTER, _TSYNC = 1, 1
 _CAPABILITIES_3 = 0x20080522
@@ -123,6 +125,14 @@ def restrict_files(writable: Sequence[Path] | None) -> None:
         system_call(_RESTRICT_SELF, ruleset, 0)
     finally:
         os.close(ruleset)
+
+
+def close_all() -> None:
+    """Close every descriptor of this process."""
+    try:
+        system_call(_CLOSE_RANGE, 0, 0xFFFFFFFF, 0)
+    except OSError:  # before Linux 5.9
+        os.closerange(0, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
 
 
 def install_filter(program: bytes) -> None:

@@ -90,7 +90,7 @@ def lock_worker(program: bytes, strict: bool, address_space_bytes: int) -> list[
     _try("death-signal", lambda: kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL), strict, given_up)
     _try("core-dumps", lambda: kernel.prctl(kernel.PR_SET_DUMPABLE, 0), strict, given_up)
     _try("limits", lambda: limit(address_space_bytes), strict, given_up)
-    os.closerange(0, 1 << 20)
+    kernel.close_all()
     _try("seccomp", lambda: kernel.install_filter(program), strict, given_up)
     return given_up
 

@@ -1,7 +1,7 @@
 """The shared memory between an engine and its worker: where each word lies, and the two sides' views of it.
 
     page 0            words, a cache line each: POSTED (how many requests were posted), its WAITERS, READY (1 once
-                      the worker is locked, and a bit for each wall)
+                      a worker is locked, and a bit for each wall), GO (the number of the worker that is to answer)
     then              QUEUE: the slots in the order of their posting
     then              SLOTS, a cache line each: STATE, its WAITERS, CALL (which), TAKEN (the worker has begun)
     then              MESSAGES, one area a slot: int64 words, or the text of an error
@@ -25,7 +25,7 @@ import numpy as np
 
 SLOTS = 64
 LINE = 8  # words in a cache line
-POSTED, POSTED_WAITERS, READY, READY_WAITERS = 0, LINE, 2 * LINE, 3 * LINE
+POSTED, POSTED_WAITERS, READY, READY_WAITERS, GO, GO_WAITERS = (line * LINE for line in range(6))
 QUEUE = 512
 STATES = 1024  # slot k: the four words below from STATES + k·LINE
 STATE, WAITERS, CALL, TAKEN = 0, 1, 2, 3

@@ -22,9 +22,11 @@ from openinfer.ir.graph import ITEM_BYTES
 from openinfer.runtime.signature import probes
 from openinfer.sandbox import lockdown, native, ring
 from openinfer.sandbox.inside import Inside, Target
-from openinfer.sandbox.ring import READY, READY_WAITERS
+from openinfer.sandbox.ring import GO, GO_WAITERS, READY, READY_WAITERS
 
 WALLS = ("death-signal", "core-dumps", "limits", "seccomp")  # of a worker, a bit each in READY
+
+_LOOK_AGAIN_NS = 10_000_000_000
 
 
 def open_template(ring_fd: int, strict: bool, spin_us: int, memory_bytes: int, lock: str) -> Template:
@@ -43,7 +45,6 @@ class Template:
         self._strict, self._spin_us, self._memory_bytes, self._lock = strict, spin_us, memory_bytes, lock
         self._target: Target | None = None
         self._programs = lockdown.programs()
-        self._child = 0
         native.wait()  # linking looks for libm by way of programs, which the first wall forbids
 
     def load(self, target: str, spec: Mapping[str, Any], model: Any = None, user: int = -1) -> dict[str, Any]:
@@ -79,26 +80,31 @@ class Template:
         ]
         return {"inputs": signature[0], "outputs": signature[1], "given_up": given_up}
 
-    def fork(self) -> dict[str, Any]:
-        """Start a worker; its process id, and how the one before ended (a wait status, None where there was none). The one before must
-        have ended. It is not reaped before this call, so that its process id stays its own.
-        """
-        ended = os.waitpid(self._child, 0)[1] if self._child else None
-        self._child = os.fork()
-        if self._child == 0:
+    def fork(self, serial: int) -> dict[str, Any]:
+        """Start a worker, which answers once the ring says that it is the turn of `serial`; its process id."""
+        child = os.fork()
+        if child == 0:
             try:
-                self._become_worker()
+                self._become_worker(serial)
             finally:
                 os._exit(1)
-        return {"pid": self._child, "ended": ended}
+        return {"pid": child}
 
-    def _become_worker(self) -> None:
+    def reap(self, pid: int) -> dict[str, Any]:
+        """How a worker that has ended did: its wait status. Until this call its process id stays its own."""
+        return {"ended": os.waitpid(pid, 0)[1]}
+
+    def _become_worker(self, serial: int) -> None:
         start_threads = getattr(self._target, "start_threads", None)
         if start_threads is not None:
             start_threads()
         walls = [] if self._lock == "none" else lockdown.lock_worker(self._programs.worker, self._strict, self._limit)
         ready = 1 | sum(2 << WALLS.index(wall) for wall in walls)
+        wait, words = native.wait(), self._ring.words
+        go, waiters = self._ring.word(GO), self._ring.word(GO_WAITERS)
         native.post()(self._ring.word(READY), ready, self._ring.word(READY_WAITERS))
+        while (turn := int(words[GO])) != serial:
+            wait(go, turn, waiters, 0, _LOOK_AGAIN_NS)
         self._inside.serve()
 
     def _warm_up(self) -> None:
