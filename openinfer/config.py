@@ -34,6 +34,9 @@ class EngineConfig(Section):
     wait: Literal["spin", "sleep"] = Field("sleep", description="how parked pool threads wait for work")
     spin_us: int = Field(50, ge=0, le=1_000_000, description="how long a waiting thread spins before it sleeps, in µs")
     precision: Literal["model", "float32", "float64"] = Field("model", description="arithmetic of floating-point tensors")
+    float64_layers: tuple[str, ...] = Field(
+        (), description="layers of a float64 model, by the value that each writes, that stay in float64 with precision float32"
+    )
     tile_rows: int = Field(0, ge=0, le=16, description="rows of the GEMM and convolution tile; 0 lets the machine decide")
     tile_vectors: int = Field(0, ge=0, le=8, description="vectors per row of the GEMM and convolution tile; 0 lets the machine decide")
     convolution: Literal["auto", "direct"] = Field("auto", description="3×3 convolutions by Winograd where it is faster, or always direct")

@@ -110,7 +110,8 @@ class Engine:
             fallback = Fallback()
             device, self._backend = device_for(config)
             activations = fusible.ACTIVATIONS if device is None else {}
-            optimized = optimize(graph, config.engine.precision, fallback.evaluate, activations, watch)
+            keep = knobs.float64_layers if knobs.precision == "float32" else ()
+            optimized = optimize(graph, knobs.precision, fallback.evaluate, activations, watch, keep)
             if device is None:
                 self._pool = Pool(knobs.threads, wait=knobs.wait, spin_us=knobs.spin_us, pin=knobs.pin) if knobs.threads > 1 else None
                 self._executor = Executor(optimized, Target(host(), config.engine), config, fallback, self._pool)

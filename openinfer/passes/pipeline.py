@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from openinfer.errors import ModelError
 from openinfer.ir.graph import Graph
@@ -16,9 +16,16 @@ from openinfer.passes.set_precision import set_precision
 
 
 def optimize(
-    graph: Graph, precision: str, evaluate: Evaluate, fusible: dict[str, tuple[str, ...]], watch: Callable[[str, Graph], None] | None = None
+    graph: Graph,
+    precision: str,
+    evaluate: Evaluate,
+    fusible: dict[str, tuple[str, ...]],
+    watch: Callable[[str, Graph], None] | None = None,
+    keep: Collection[str] = (),
 ) -> Graph:
-    """The graph that is lowered. `watch(name, graph)` sees what the frontend read and the result of every pass."""
+    """The graph that is lowered, in `precision` but for the nodes whose key is in `keep`. `watch(name, graph)` sees what the frontend read and
+    the result of every pass.
+    """
     steps: list[tuple[str, Callable[[Graph], Graph]]] = [
         ("eliminate_dead", eliminate_dead),
         ("fold_constants", lambda g: fold_constants(g, evaluate)),
@@ -28,7 +35,7 @@ def optimize(
         ("eliminate_dead again", eliminate_dead),
     ]
     if precision != "model":
-        steps.insert(2, ("set_precision", lambda g: set_precision(g, precision)))
+        steps.insert(2, ("set_precision", lambda g: set_precision(g, precision, keep)))
     if watch is not None:
         watch("frontend", graph)
     for name, step in steps:
