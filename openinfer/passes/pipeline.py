@@ -23,8 +23,8 @@ def optimize(
     watch: Callable[[str, Graph], None] | None = None,
     keep: Collection[str] = (),
 ) -> Graph:
-    """The graph that is lowered, in `precision` but for the nodes whose key is in `keep`. `watch(name, graph)` sees what the frontend read and
-    the result of every pass.
+    """The graph that is lowered, in `precision` but for the nodes whose key is in `keep`. `watch(name, graph)` sees what the frontend
+    read and the result of every pass.
     """
     steps: list[tuple[str, Callable[[Graph], Graph]]] = [
         ("eliminate_dead", eliminate_dead),

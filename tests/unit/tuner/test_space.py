@@ -10,7 +10,8 @@ from openinfer.tuner.space import space
 from openinfer.config import Config
 from openinfer.machine import host
 
-# What a search may not turn: promises to the user rather than speed, what a calibration finds, and what acts on machines with a GPU or on sandboxed models only.
+# What a search may not turn: promises to the user rather than speed, what a calibration finds, and what acts on machines with a GPU or on
+# sandboxed models only.
 FIXED = {"engine.backend", "engine.gpu_fusion", "engine.conversion_tolerance", "memory.gpu_pool", "memory.gpu_budget_mb"}
 FIXED |= {"engine.float64_layers"}
 FIXED |= {name for name in Config().knobs() if name.startswith("sandbox.")}
