@@ -1,10 +1,15 @@
-"""ONNX's own backend cases through the operators' meanings: every case whose operators have one, op by op, with NumPy as the namespace."""
+"""ONNX's own backend cases through the operators' meanings: every case whose operators have one, op by op.
+
+`PYTHONPATH=tests python tests/oracle/test_meanings.py [numpy|cupy] [TEXT]` runs all of them, or those whose name contains TEXT; `cupy` is a strict stand-in.
+"""
 
 from __future__ import annotations
 
+import collections
 import datetime
 import importlib.util
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -89,16 +94,21 @@ def test_no_case_of_today_s_share_is_wrong(today_s_share, namespace, monkeypatch
     assert not [detail for _, detail in verdicts.values() if "CuPy" in detail or "device array" in detail]
 
 
-if __name__ == "__main__":
-    import collections
-    import warnings
-
-    warnings.simplefilter("ignore")
+def main(match: str, namespace: str) -> int:
+    """Print every wrong or refused case whose name contains `match`, and the counts; 1 if there is one."""
     counts: collections.Counter[str] = collections.Counter()
-    match = sys.argv[1] if len(sys.argv) > 1 else ""
-    for c in ledger.cases(lambda index, name: match in name):
-        verdict, detail = judge(c) if concerns(c) else ("no meaning", "")
+    for case in ledger.cases(lambda index, name: match in name):
+        cupy = StrictCupy()
+        sys.modules["cupyx.scipy.special"] = special(cupy)
+        device = HostDevice() if namespace == "numpy" else connect("auto", 0, lambda name, cupy=cupy: cupy)
+        verdict, detail = judge(case, device) if concerns(case) else ("no meaning", "")
         counts[verdict] += 1
-        if verdict == "wrong" or (verdict in ("refused", "fallback") and "-v" in sys.argv):
-            print(f"{verdict:10}{c.name}: {detail}", flush=True)
-    print(dict(counts))
+        if verdict in ("wrong", "refused"):
+            print(f"{verdict:10}{case.name}: {detail}", flush=True)
+    print(", ".join(f"{count} {verdict}" for verdict, count in counts.items()))
+    return 1 if counts["wrong"] or counts["refused"] else 0
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    sys.exit(main(sys.argv[2] if len(sys.argv) > 2 else "", sys.argv[1] if len(sys.argv) > 1 else "numpy"))
