@@ -31,13 +31,12 @@ from openinfer.runtime.conversion import Conversion, Conversions
 from openinfer.runtime.entry import Runner
 from openinfer.runtime.executor import Executor, Price, address
 from openinfer.runtime.fallback import Fallback
-from openinfer.runtime.gpu_backend import device_for
-from openinfer.runtime.gpu_executor import GpuCall, GpuExecutor
 from openinfer.runtime.pool import Pool
 from openinfer.runtime.program import Context
 from openinfer.runtime.signature import check, probes
 
 if TYPE_CHECKING:
+    from openinfer.runtime.gpu_executor import ArrayDevice, GpuCall, GpuExecutor
     from openinfer.sandbox.executor import Remote, RemoteContext
     from openinfer.sandbox.host import Source
     from openinfer.scheduler.scheduler import Scheduler
@@ -105,10 +104,15 @@ class Engine:
         self._remote: Remote | None = None
         self._pool: Pool | None = None
         self._backend = "cpu"
+        self._gpu: GpuExecutor | None = None
         self._executor: Executor | Remote | GpuExecutor
         if isinstance(graph, Graph):
             fallback = Fallback()
-            device, self._backend = device_for(config)
+            device: ArrayDevice | None = None
+            if knobs.backend != "cpu":
+                from openinfer.runtime.gpu_backend import device_for  # here, so that programs on the CPU do not load it
+
+                device, self._backend = device_for(config)
             activations = fusible.ACTIVATIONS if device is None else {}
             keep = knobs.float64_layers if knobs.precision == "float32" else ()
             optimized = optimize(graph, knobs.precision, fallback.evaluate, activations, watch, keep)
@@ -116,7 +120,9 @@ class Engine:
                 self._pool = Pool(knobs.threads, wait=knobs.wait, spin_us=knobs.spin_us, pin=knobs.pin) if knobs.threads > 1 else None
                 self._executor = Executor(optimized, Target(host(), config.engine), config, fallback, self._pool)
             else:
-                self._executor = GpuExecutor(optimized, device, fallback, knobs.gpu_fusion)
+                from openinfer.runtime.gpu_executor import GpuExecutor
+
+                self._executor = self._gpu = GpuExecutor(optimized, device, fallback, knobs.gpu_fusion)
         else:
             self._executor = self._remote = graph
         self._conversions = Conversions(knobs.conversion_tolerance)
@@ -173,12 +179,11 @@ class Engine:
             call = self._remote.bind(arrays)
             made = _placed(call.outputs or {}, outputs, arrays)
             return BoundCall(self._remote.context(call, arrays, made), arrays, made)
-        if isinstance(self._executor, GpuExecutor):
-            results = self._executor.run(arrays)  # once, for the shapes of the outputs
-            made = _placed(results, outputs, arrays)
+        if self._gpu is not None:
+            made = _placed(self._gpu.run(arrays), outputs, arrays)  # once, for the shapes of the outputs
             with self._lock.held():
                 self._bound += 1
-            return _bound(GpuCall(self._executor, arrays, made), arrays, made)
+            return _bound(self._gpu.call(arrays, made), arrays, made)
         program = self._executor.program
         if program is None:
             raise InputError(
@@ -233,7 +238,6 @@ class Engine:
 
     def statistics(self) -> Statistics:
         """Counters since load."""
-        device = self._executor.statistics() if isinstance(self._executor, GpuExecutor) else {}
         programs = [segment.program for segment in self._executor.segments if segment.program is not None]
         instances = [instance for program in programs for instance in program.instances.values()]
         variants = [variant for program in programs for variant in program.variants]
@@ -253,7 +257,7 @@ class Engine:
             scheduler=[scheduler.statistics() for scheduler in self._schedulers.values()],
             sandbox=self._remote.statistics() if self._remote is not None else {},
             backend=self._backend,
-            device=device,
+            device=self._gpu.statistics() if self._gpu is not None else {},
         )
 
     async def aclose(self) -> None:
@@ -279,8 +283,8 @@ class Engine:
             self._pool.close()
         if self._remote is not None:
             self._remote.close()
-        if isinstance(self._executor, GpuExecutor):
-            self._executor.close()
+        if self._gpu is not None:
+            self._gpu.close()
 
     def __enter__(self) -> Engine:
         return self

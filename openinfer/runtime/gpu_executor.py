@@ -153,6 +153,10 @@ class GpuExecutor:
                 values.drop(group.frees)
             return {signature.name: self._output(signature.name, values) for signature in self.graph.outputs}
 
+    def call(self, inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> GpuCall:
+        """A call that reads and writes these arrays each time."""
+        return GpuCall(self, inputs, outputs)
+
     def price(self, inputs: Mapping[str, Any], runs: int = 5) -> list[Price]:
         """The whole call, copies included: the fastest of a few runs."""
         fastest = min(_timed(lambda: self.run(inputs)) for _ in range(runs))

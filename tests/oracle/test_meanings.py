@@ -1,6 +1,7 @@
 """ONNX's own backend cases through the operators' meanings: every case whose operators have one, op by op.
 
-`PYTHONPATH=tests python tests/oracle/test_meanings.py [numpy|cupy] [TEXT]` runs all of them, or those whose name contains TEXT; `cupy` is a strict stand-in.
+`PYTHONPATH=tests python tests/oracle/test_meanings.py [numpy|cupy] [TEXT]` runs all of them, or those whose name contains TEXT; `cupy` is a
+strict stand-in.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import types
 
 import numpy as np
@@ -72,3 +74,9 @@ def test_gpu_raises_and_auto_takes_the_cpu_and_says_so(monkeypatch):
     assert (engine.run({"x": x})["y"] == np.maximum(x, 0)).all()
     assert engine.statistics().backend.startswith("cpu: no usable GPU: found no CuPy")
     assert openinfer.load(PROTO).statistics().backend == "cpu"
+
+
+def test_an_engine_on_the_cpu_loads_nothing_of_the_gpu():
+    code = "import sys, openinfer.engine; print([name for name in sys.modules if 'gpu' in name or 'cupy' in name or 'meaning' in name])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
