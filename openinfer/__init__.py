@@ -13,15 +13,17 @@ if TYPE_CHECKING:
     from openinfer.engine import Engine as Engine
     from openinfer.engine import load as load
     from openinfer.errors import OpenInferError as OpenInferError
+    from openinfer.tuner.calibrate import calibrate as calibrate
     from openinfer.tuner.study import tune as tune
 
-__all__ = ["Config", "Engine", "OpenInferError", "load", "tune"]
+__all__ = ["Config", "Engine", "OpenInferError", "calibrate", "load", "tune"]
 
 _HOMES = {
     "Config": "openinfer.config",
     "Engine": "openinfer.engine",
     "load": "openinfer.engine",
     "OpenInferError": "openinfer.errors",
+    "calibrate": "openinfer.tuner.calibrate",
     "tune": "openinfer.tuner.study",
 }
 

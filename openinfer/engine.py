@@ -18,8 +18,9 @@ import numpy as np
 from openinfer.codegen import object_cache
 from openinfer.codegen.lowering import Refused
 from openinfer.config import Config
-from openinfer.errors import ConfigError, InputError, OpenInferError, ProvenanceError
+from openinfer.errors import ConfigError, InputError, OpenInferError, PrecisionError, ProvenanceError
 from openinfer.fork_lock import ForkLock
+from openinfer.frontend.dtypes import value_types
 from openinfer.frontend.onnx_model import read
 from openinfer.ir.graph import Graph, Signature, TensorType
 from openinfer.machine import host
@@ -404,7 +405,8 @@ def load(
     """Compile a model (a path, bytes, or an `onnx.ModelProto`).
 
     `config` is a `Config`, the path of a TOML file, a nested mapping, or nothing: then `$OPENINFER_CONFIG`, if set, names a file.
-    Raises `ModelError`, `ConfigError`, and `ProvenanceError` where the configuration was tuned for another model.
+    Raises `ModelError`, `ConfigError`, `ProvenanceError` where the configuration was tuned for another model, and `PrecisionError` where it
+    runs a float64 model in float32 without a calibration of this very model.
     """
     settings = _config(config)
     if settings.sandbox.mode != "off":
@@ -415,6 +417,7 @@ def load(
         return Engine(Remote(_source(model, settings), settings.sandbox), settings)
     graph = read(model)
     _verify_provenance(settings, model)
+    _verify_precision(settings, graph, model)
     return Engine(graph, settings, watch)
 
 
@@ -462,3 +465,28 @@ def _verify_provenance(config: Config, model: Any) -> None:
     machine = config.provenance.get("machine")
     if machine is not None and machine != host().fingerprint:
         log.warning("the configuration was tuned on machine %s, this is %s; tune again for this machine", machine, host().fingerprint)
+
+
+def _verify_precision(config: Config, graph: Graph, model: Any) -> None:
+    """Refuse float32 for a float64 model, unless `openinfer.calibrate` has measured this model with these layers in float64."""
+    if config.engine.precision != "float32" or "float64" not in value_types(graph).values():
+        return
+    calibration, remedy = config.evidence.get("calibration"), "run openinfer.calibrate(model, inputs), or leave the precision at 'model'"
+    if not isinstance(calibration, Mapping):
+        raise PrecisionError(f"found engine.precision = 'float32' for a float64 model; allowed: with a calibration of this model; {remedy}")
+    calibrated, found = str(calibration.get("model_sha256", "")), model_hash(model)
+    if calibrated != found:
+        raise PrecisionError(
+            f"found a calibration of the model {calibrated[:12]!r}; allowed for float32: one of this model, {found[:12]!r}; {remedy}"
+        )
+    if calibration.get("precision") != "float32":
+        raise PrecisionError(
+            f"found engine.precision = 'float32' for a model that the calibration keeps in float64: in float32 its outputs err by "
+            f"{calibration.get('float32_error', 'inf')}, allowed {calibration.get('tolerance', 0)}; leave the precision at 'model'"
+        )
+    measured, given = set(calibration.get("float64_layers", ())), set(config.engine.float64_layers)
+    if measured != given:
+        differing = ", ".join(sorted(measured ^ given)[:3])
+        raise PrecisionError(
+            f"engine.float64_layers differs from the calibration in {differing}; allowed: the layers that it measured; {remedy}"
+        )

@@ -16,6 +16,7 @@ from onnx import numpy_helper
 
 from openinfer.errors import HostileModelError, ModelError
 from openinfer.frontend.gate import graphs, inspect
+from openinfer.frontend.versions import check_versions
 from openinfer.ir.graph import Array, Graph, Node, Signature
 from openinfer.ir.verify import verify
 from openinfer.ops import tree_ensemble
@@ -44,6 +45,7 @@ def read(model: str | os.PathLike[str] | bytes | onnx.ModelProto) -> Graph:
     try:
         onnx.checker.check_model(model if data is None else data)
     except (onnx.checker.ValidationError, ValueError) as error:
+        check_versions(proto if data is None else onnx.ModelProto.FromString(data), source)
         raise ModelError(f"{source}: not a valid ONNX model: {_one_line(error)}") from None
     if data is not None:
         proto = onnx.ModelProto.FromString(data)

@@ -1,0 +1,219 @@
+"""Finds which layers of a float64 model can run in float32: every layer is measured on a trace, and the worst stay in float64.
+
+1. one engine computes each layer twice from the same exact float64 inputs, in float64 and in float32: the error that float32 adds there
+2. the model in float32 beside the model in float64: the error that reaches the outputs
+3. while that is above the tolerance, the layers with the largest error of 1 go back to float64
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from openinfer.workloads.requests import batched, bindable
+from openinfer.workloads.trace import Trace
+
+from openinfer.config import Config
+from openinfer.engine import Engine, model_hash
+from openinfer.errors import ConfigError, InputError
+from openinfer.frontend.dtypes import value_types
+from openinfer.frontend.float64 import discrepancy
+from openinfer.frontend.onnx_model import read
+from openinfer.ir.graph import Array, Graph, Node, Signature, free_name
+from openinfer.passes.eliminate_dead import eliminate_dead
+from openinfer.passes.fold_constants import fold_constants
+from openinfer.passes.set_precision import fixes_arithmetic
+from openinfer.runtime.conversion import Conversions
+from openinfer.runtime.fallback import Fallback
+from openinfer.runtime.signature import check
+
+log = logging.getLogger("openinfer")
+
+REQUESTS = 256  # spread evenly over the trace
+TOGETHER = 32  # requests of one call: intermediate values of them are held at once
+TOLERANCE = 1e-5
+
+Requests = Sequence[Mapping[str, Array]]
+
+
+def calibrate(
+    model: str | os.PathLike[str] | bytes | Any,
+    inputs: Mapping[str, Array] | Trace,
+    tolerance: float = TOLERANCE,
+    config: Config | None = None,
+) -> Config:
+    """`config` with `engine.precision = "float32"`, and in `engine.float64_layers` the layers that must stay in float64, so that every
+    output is within `tolerance` of its largest value. Where no choice of layers is, the precision stays `model`.
+
+    `inputs` maps every input to requests along the first axis; at most 256 of them, evenly spread, are used. `evidence["calibration"]` says
+    what was measured, and `table` prints it; `openinfer.load` runs the model in float32 with it, and no other float64 model.
+    Raises `ConfigError` for a model without float64, or a tolerance that is not positive, and what reading a model and its inputs raises.
+    """
+    base = Config() if config is None else config
+    if not tolerance > 0:
+        raise ConfigError(f"found {tolerance=}; allowed: above 0, such as {TOLERANCE}")
+    graph = _graph(read(model))
+    if "float64" not in value_types(graph).values():
+        raise ConfigError("found a model that computes nothing in float64; allowed: a float64 model; run this one as it is")
+    requests, count = _requests(graph, inputs if isinstance(inputs, Mapping) else inputs.inputs)
+    fixed = [node.key for node in graph.nodes if fixes_arithmetic(node)]
+    errors = layer_errors(graph, requests, base, fixed)
+    order = sorted(errors, key=lambda key: -errors[key])
+    reached: dict[int, float] = {}
+    with Engine(graph, _with(base, "model", ())) as exact:
+        expected = [exact.run(request) for request in requests]
+
+    def error_with(kept: int) -> float:
+        """The error at the outputs where the worst `kept` layers stay in float64."""
+        if kept not in reached:
+            reached[kept] = _end_to_end(graph, requests, expected, _with(base, "float32", [*fixed, *order[:kept]]))
+            log.info("calibration: %d of %d layers in float64: error %.1e at the outputs", kept, len(order), reached[kept])
+        return reached[kept]
+
+    kept = _fewest(len(order), lambda number: error_with(number) <= tolerance) if order else None
+    narrow = kept is not None
+    layers = [*fixed, *order[: kept or 0]] if narrow else []
+    found: dict[str, Any] = {
+        "model_sha256": model_hash(model),
+        "precision": "float32" if narrow else "model",
+        "float64_layers": layers,
+        "layers": len(graph.nodes),
+        "requests": count,
+        "tolerance": tolerance,
+        "error": reached[kept] if kept is not None else 0.0,
+        "float32_error": reached.get(0, 0.0),
+        "kept": {key: errors[key] for key in order[: kept or 0]} | {key: "fixes its own arithmetic" for key in fixed} if narrow else {},
+    }
+    log.info("calibration: %s", summary(found))
+    engine = base.engine.model_copy(update={"precision": found["precision"], "float64_layers": tuple(layers)})
+    return base.model_copy(update={"engine": engine, "evidence": {**base.evidence, "calibration": found}})
+
+
+def layer_errors(graph: Graph, requests: Requests, config: Config, fixed: Collection[str]) -> dict[str, float]:
+    """Layer → the error that float32 adds there, of its largest output value: its inputs are exact, and rounded to float32 as they enter.
+
+    Layers that read and write no float64 have none, and are left out with the `fixed` ones.
+    """
+    types, taken = value_types(graph), graph.names()
+    nodes: list[Node] = []
+    twins: dict[str, list[tuple[str, str]]] = {}
+    for node in graph.nodes:
+        nodes.append(node)
+        if node.key not in fixed and any(types.get(name) == "float64" for name in (*node.inputs, *node.outputs)):
+            names = {name: free_name(f"{name}.float32", taken) for name in node.outputs if name}
+            nodes.append(dataclasses.replace(node, outputs=tuple(names.get(name, "") for name in node.outputs), name=""))
+            twins[node.key] = list(names.items())
+    shown = [(name, types.get(name, "")) for pairs in twins.values() for pair in pairs for name in pair]
+    kinds = {**types, **{twin: types[name] for pairs in twins.values() for name, twin in pairs}}
+    outputs = tuple(Signature(name, kinds[name], None) for name, _ in shown)
+    both = dataclasses.replace(graph, outputs=outputs, nodes=tuple(nodes))
+    worst = {key: [_Worst() for _ in pairs] for key, pairs in twins.items()}
+    with Engine(both, _with(config, "float32", [node.key for node in graph.nodes])) as engine:
+        for request in requests:
+            values = engine.run(request)
+            for key, pairs in twins.items():
+                for one, (exact, rounded) in zip(worst[key], pairs, strict=True):
+                    one.see(values[rounded], values[exact])
+    return {key: max(one.error for one in found) for key, found in worst.items()}
+
+
+def summary(calibration: Mapping[str, Any]) -> str:
+    """One sentence on what was found."""
+    measured = f"tolerance {calibration['tolerance']:.0e}, {calibration['requests']} requests"
+    if calibration["precision"] != "float32":
+        return f"the model stays in float64: in float32 its outputs err by {calibration['float32_error']:.1e} ({measured})"
+    kept = calibration["float64_layers"]
+    where = f"{len(kept)} of {calibration['layers']} layers stay in float64" if kept else "every layer runs in float32"
+    return f"{where}: the outputs err by {calibration['error']:.1e}, all in float32 by {calibration['float32_error']:.1e} ({measured})"
+
+
+def table(config: Config) -> str:
+    """What a calibration found, for reading: the sentence, and a line for each layer that stays in float64."""
+    calibration = config.evidence.get("calibration")
+    if calibration is None:
+        raise ConfigError("found a configuration without a calibration; make one with openinfer.calibrate")
+    rows = [(key, why if isinstance(why, str) else f"{why:.1e}") for key, why in calibration["kept"].items()]
+    width = max((len(key) for key, _ in rows), default=0)
+    head = [f"{'layer':<{max(width, 5)}}  error in float32"] if rows else []
+    return "\n".join([summary(calibration), *head, *(f"{key:<{max(width, 5)}}  {why}" for key, why in rows)])
+
+
+class _Worst:
+    """The largest difference and the largest value over calls."""
+
+    def __init__(self) -> None:
+        self._difference = self._largest = 0.0
+
+    def see(self, found: Array, expected: Array) -> None:
+        self._difference = max(self._difference, discrepancy(found, expected, 1.0))
+        if expected.dtype.kind == "f":
+            self._largest = max(self._largest, float(np.abs(expected[np.isfinite(expected)]).max(initial=0.0)))
+
+    @property
+    def error(self) -> float:
+        return self._difference / (self._largest or 1.0)
+
+
+def _graph(graph: Graph) -> Graph:
+    """As the pass that sets the precision sees it, so that layers have the same names."""
+    return fold_constants(eliminate_dead(graph), Fallback().evaluate)
+
+
+def _with(config: Config, precision: str, layers: Collection[str]) -> Config:
+    engine = config.engine.model_copy(update={"precision": precision, "float64_layers": tuple(layers)})
+    return config.model_copy(update={"engine": engine})
+
+
+def _end_to_end(graph: Graph, requests: Requests, expected: Sequence[Mapping[str, Any]], config: Config) -> float:
+    """The largest error of an output, of its largest value, against the model in float64."""
+    worst = {signature.name: _Worst() for signature in graph.outputs}
+    with Engine(graph, config) as narrow:
+        for request, exact in zip(requests, expected, strict=True):
+            found = narrow.run(request)
+            for name, one in worst.items():
+                one.see(np.asarray(found[name]), np.asarray(exact[name]))
+    return max(one.error for one in worst.values())
+
+
+def _fewest(most: int, inside: Any) -> int | None:
+    """The least number for which `inside` holds, by doubling, then halving, with `inside` taken to go on holding; `None` below `most`.
+
+    The number that is given back was itself tried.
+    """
+    if inside(0):
+        return 0
+    low, high = 0, 1
+    while high < most and not inside(high):
+        low, high = high, min(2 * high, most)
+    if high >= most:
+        high = most - 1  # with every layer in float64 there is nothing in float32
+        if high <= low or not inside(high):
+            return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if inside(middle) else (middle, high)
+    return high
+
+
+def _requests(graph: Graph, inputs: Mapping[str, Any]) -> tuple[Requests, int]:
+    """Calls on requests that are spread evenly over the trace, and how many those are."""
+    arrays = {name: np.asarray(value) for name, value in inputs.items()}
+    lengths = {len(array) if array.ndim else 0 for array in arrays.values()}
+    if len(lengths) != 1 or not min(lengths):
+        raise InputError(f"found inputs with {sorted(lengths)} requests; allowed: one number above 0, along the first axis of every input")
+    total = min(lengths)
+    chosen = np.unique(np.linspace(0, total - 1, min(REQUESTS, total)).astype(np.int64))
+    picked = {name: array[chosen] for name, array in arrays.items()}
+    size = TOGETHER if batched(graph.inputs) else 1
+    conversions = Conversions(Config().engine.conversion_tolerance)
+
+    def calls() -> Iterator[Mapping[str, Array]]:
+        for start in range(0, len(chosen), size):
+            rows = {name: array[start : start + size] for name, array in picked.items()}
+            yield check(bindable(graph.inputs, rows, size), graph.inputs, conversions)
+
+    return list(calls()), len(chosen)
