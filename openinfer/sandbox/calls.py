@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import math
 import threading
+import time
 import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -56,6 +57,7 @@ class Call:
         }
         self._outputs: list[Place] | None = None
         self.needs_bytes = 0
+        self._typical_ns = 0
         self.outputs: dict[str, Any] | None = None
         self._bind()
         if self._outputs is not None:
@@ -65,14 +67,18 @@ class Call:
         """Run once; `outputs` then holds the results. `SandboxError` where the worker was lost over it."""
         client = self._calls.client
         ticket = client.ticket()
+        begin = time.monotonic_ns()
         client.post((ticket,), ((self.number, self),))
-        self.finish(ticket)
+        self.finish(ticket, self._typical_ns)
+        # Falls at once, rises slowly: what is slept through must not outlast a call.
+        spent, typical = time.monotonic_ns() - begin, self._typical_ns
+        self._typical_ns = spent if spent < typical else typical + (spent - typical) // 8
 
-    def finish(self, ticket: Ticket) -> None:
+    def finish(self, ticket: Ticket, typical_ns: int = 0) -> None:
         """Wait for a call that was posted."""
         client = self._calls.client
         dynamic = self._outputs is None
-        state = client.finish(ticket, keep=True)
+        state = client.finish(ticket, keep=True, typical_ns=typical_ns)
         for _ in range(_REBINDS):
             # Only a worker that came after the binding may not know the call.
             if state != UNKNOWN_CALL or client.replaced == self._bound_at:
@@ -191,7 +197,14 @@ class Calls:
 
     def run(self, arrays: Mapping[str, Any]) -> dict[str, Any]:
         """One request: checked arrays in the signature's order in, fresh arrays out."""
-        return self.run_many([arrays])[0]
+        call = self._filled(arrays)
+        try:
+            call()
+            if call.needs_bytes:
+                call = self._again(call, arrays)
+            return {name: array.copy() for name, array in (call.outputs or {}).items()}
+        finally:
+            self._release(call)
 
     def run_many(self, requests: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Several requests in as few crossings as slots allow. The first that fails raises, after all have ended."""
@@ -211,10 +224,7 @@ class Calls:
         return named_error(kind, text) if kind in ("InputError", "OverloadError") else SandboxError(f"in the sandbox: {kind}: {text}")
 
     def _run_some(self, requests: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        leases = [self._lease(tuple(array.shape for array in arrays.values())) for arrays in requests]
-        for call, arrays in zip(leases, requests, strict=True):
-            for name, array in arrays.items():
-                call.inputs[name][...] = array
+        leases = [self._filled(arrays) for arrays in requests]
         tickets = self.client.begin([(call.number, call) for call in leases])
         failure: Exception | None = None
         answers = []
@@ -226,12 +236,16 @@ class Calls:
                 answers.append({name: array.copy() for name, array in (call.outputs or {}).items()})
             except Exception as error:
                 failure = failure or error
-            if self._wipe:
-                call.clear()
             self._release(call)
         if failure is not None:
             raise failure
         return answers
+
+    def _filled(self, arrays: Mapping[str, Any]) -> Call:
+        call = self._lease(tuple(array.shape for array in arrays.values()))
+        for name, array in arrays.items():
+            call.inputs[name][...] = array
+        return call
 
     def _again(self, call: Call, arrays: Mapping[str, Any]) -> Call:
         """The same request with a window large enough for its results."""
@@ -239,6 +253,8 @@ class Calls:
         larger = self.bind(call.shapes)
         for name, array in arrays.items():
             larger.inputs[name][...] = array
+        if self._wipe:
+            call.clear()
         larger()
         if larger.needs_bytes:
             raise SandboxError("the results grew while the same request ran again; the model may be hostile")
@@ -252,6 +268,8 @@ class Calls:
         return self.bind(shapes)
 
     def _release(self, call: Call) -> None:
+        if self._wipe:
+            call.clear()
         with self._lock:
             self._idle[call.shapes] = [*self._idle.pop(call.shapes, []), call]
             while len(self._idle) > _KEPT_SHAPES:

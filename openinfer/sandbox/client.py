@@ -134,13 +134,16 @@ class Client:
             self.requests += len(tickets)
             self._post(self._posted_at, self._posted, self._posted_waiters)
 
-    def finish(self, ticket: Ticket, keep: bool = False) -> int:
+    def finish(self, ticket: Ticket, keep: bool = False, typical_ns: int = 0) -> int:
         """Wait for one request: DONE, FAILED or UNKNOWN_CALL. `SandboxError` where its worker was lost. With `keep` the slot, and with it
-        the message, stays the caller's until `release`.
+        the message, stays the caller's until `release`. A request that typically takes long is slept through until shortly before its end.
         """
-        words, wait = self._words, self._wait
+        words, wait, spin = self._words, self._wait, self._spin_ns
+        nap = typical_ns - 2 * spin if spin else 0
+        if nap <= spin:
+            nap = 0
         try:
-            while wait(ticket.state, QUEUED, ticket.waiters, self._spin_ns, self._timeout_ns):
+            while wait(ticket.state, QUEUED, ticket.waiters, nap, 4 * spin if nap else spin, self._timeout_ns):
                 self._check_progress()
         except BaseException:
             self._abandoned.append(ticket)

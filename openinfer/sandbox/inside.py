@@ -67,7 +67,7 @@ class Inside:
         head = 0
         while True:
             if words[POSTED] == head:
-                wait(posted, head, waiters, self._spin_ns, _LOOK_AGAIN_NS)
+                wait(posted, head, waiters, 0, self._spin_ns, _LOOK_AGAIN_NS)
                 continue
             slot = int(words[QUEUE + head % SLOTS])
             head += 1

@@ -1,7 +1,8 @@
 """Native waiting and waking on words that two processes share, linked once a process.
 
-    wait(word, old, waiters, spin_ns, timeout_ns):
-                     spin until *word != old; after the budget: waiters += 1; look again; futex(word, old, rest of the time); waiters -= 1
+    wait(word, old, waiters, nap_ns, spin_ns, timeout_ns):
+                     sleep for nap_ns; spin until *word != old; after the budget sleep for the rest of the time. To sleep is
+                     waiters += 1; look again; futex(word, old, time); waiters -= 1
     post(word, value, waiters):
                      *word = value; wake whoever waits
 
@@ -44,7 +45,7 @@ define internal i64 @now() noinline {
   ret i64 %ns
 }
 
-define i64 @openinfer_ring_wait(ptr %word, i64 %old, ptr %waiters, i64 %spin, i64 %timeout) noinline {
+define i64 @openinfer_ring_wait(ptr %word, i64 %old, ptr %waiters, i64 %nap, i64 %spin, i64 %timeout) noinline {
 entry:
   %rest = alloca [2 x i64]
   %early = load atomic i64, ptr %word acquire, align 8
@@ -52,9 +53,10 @@ entry:
   br i1 %ready, label %changed, label %begin
 begin:
   %start = call i64 @now()
-  br label %look
+  %naps = icmp sgt i64 %nap, 0
+  br i1 %naps, label %announce, label %look
 look:
-  %k = phi i64 [ 0, %begin ], [ %k.next, %pause ], [ 0, %clock ]
+  %k = phi i64 [ 0, %begin ], [ %k.next, %pause ], [ 0, %clock ], [ 0, %rested ]
   %value = load atomic i64, ptr %word acquire, align 8
   %same = icmp eq i64 %value, %old
   br i1 %same, label %pause, label %changed
@@ -66,7 +68,8 @@ pause:
 clock:
   %now = call i64 @now()
   %spent = sub i64 %now, %start
-  %stay = icmp slt i64 %spent, %spin
+  %active = sub i64 %spent, %nap
+  %stay = icmp slt i64 %active, %spin
   br i1 %stay, label %look, label %sleep
 sleep:
   %now.2 = call i64 @now()
@@ -75,8 +78,10 @@ sleep:
   %over = icmp sle i64 %left, 0
   br i1 %over, label %late, label %announce
 announce:
-  %seconds = sdiv i64 %left, 1000000000
-  %ns = srem i64 %left, 1000000000
+  %span = phi i64 [ %nap, %begin ], [ %left, %sleep ]
+  %napping = phi i1 [ true, %begin ], [ false, %sleep ]
+  %seconds = sdiv i64 %span, 1000000000
+  %ns = srem i64 %span, 1000000000
   store i64 %seconds, ptr %rest
   %ns.at = getelementptr i64, ptr %rest, i64 1
   store i64 %ns, ptr %ns.at
@@ -91,7 +96,9 @@ awake:
   atomicrmw sub ptr %waiters, i64 1 seq_cst
   %value.3 = load atomic i64, ptr %word acquire, align 8
   %same.3 = icmp eq i64 %value.3, %old
-  br i1 %same.3, label %sleep, label %changed
+  br i1 %same.3, label %rested, label %changed
+rested:
+  br i1 %napping, label %look, label %sleep
 changed:
   ret i64 0
 late:
@@ -114,9 +121,9 @@ done:
 _lock = ForkLock()
 
 
-def wait() -> Callable[[int, int, int, int, int], int]:
-    """`wait(word, old, waiters, spin_ns, timeout_ns)`, words by address: 0 once the word is not `old`, 1 after the time-out."""
-    return _function("openinfer_ring_wait", ctypes.c_int64, 5)
+def wait() -> Callable[[int, int, int, int, int, int], int]:
+    """`wait(word, old, waiters, nap_ns, spin_ns, timeout_ns)`, words by address: 0 once the word is not `old`, 1 after the time-out."""
+    return _function("openinfer_ring_wait", ctypes.c_int64, 6)
 
 
 def post() -> Callable[[int, int, int], None]:

@@ -104,7 +104,7 @@ class Template:
         go, waiters = self._ring.word(GO), self._ring.word(GO_WAITERS)
         native.post()(self._ring.word(READY), ready, self._ring.word(READY_WAITERS))
         while (turn := int(words[GO])) != serial:
-            wait(go, turn, waiters, 0, _LOOK_AGAIN_NS)
+            wait(go, turn, waiters, 0, 0, _LOOK_AGAIN_NS)
         self._inside.serve()
 
     def _warm_up(self) -> None:

@@ -141,7 +141,7 @@ class Workers:
         """Wait until a worker is locked: what it gave up; None where it ended instead, or took too long and was ended."""
         until = time.monotonic() + _READY_TIMEOUT_S
         spin_ns = self._knobs.spin_us * 1000
-        while self._wait(self._ring.word(READY), 0, self._ring.word(READY_WAITERS), spin_ns, 10_000_000):
+        while self._wait(self._ring.word(READY), 0, self._ring.word(READY_WAITERS), 0, spin_ns, 10_000_000):
             if has_ended(descriptor) or time.monotonic() > until:
                 end(descriptor)
                 return None
