@@ -126,6 +126,8 @@ class Engine:
                 self._executor = self._gpu = GpuExecutor(optimized, device, fallback, knobs.gpu_fusion)
         else:
             self._executor = self._remote = graph
+            if knobs.backend == "auto":
+                self._backend = "cpu: a locked-down process may not talk to a driver"
         self._conversions = Conversions(knobs.conversion_tolerance)
         self._bound = 0
         self._closed = False
@@ -412,6 +414,11 @@ def load(
     if settings.sandbox.mode != "off":
         if watch is not None:
             raise ConfigError("a model in a sandbox cannot be watched while it is compiled; load it with sandbox.mode = 'off'")
+        if settings.engine.backend == "gpu":
+            raise ConfigError(
+                f"found sandbox.mode = {settings.sandbox.mode!r} with engine.backend = 'gpu'; a locked-down process may not talk to a "
+                "driver: set sandbox.mode = 'off', or engine.backend = 'cpu'"
+            )
         from openinfer.sandbox.executor import Remote  # here, so that programs without a sandbox do not load it
 
         return Engine(Remote(_source(model, settings), settings.sandbox), settings)
@@ -425,7 +432,7 @@ def _source(model: str | os.PathLike[str] | bytes | Any, settings: Config) -> So
     """What the sandbox loads. This process does not read the model: a file is named, bytes are handed on unread."""
     from openinfer.sandbox.host import Source
 
-    config = settings.with_knobs({"sandbox.mode": "off"}).model_dump(mode="json")
+    config = settings.with_knobs({"sandbox.mode": "off", "engine.backend": "cpu"}).model_dump(mode="json")
     if isinstance(model, (str, os.PathLike)):
         path = os.path.abspath(model)
         cache = object_cache.sandbox_folder(path.encode())

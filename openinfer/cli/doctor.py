@@ -10,8 +10,9 @@ import typer
 
 from openinfer.cli.output import Json, print_json, print_table
 from openinfer.codegen import object_cache
-from openinfer.errors import SandboxError
+from openinfer.errors import OpenInferError, SandboxError
 from openinfer.machine import host
+from openinfer.memory.gpu_pools import connect
 from openinfer.version import __version__
 
 _STOPPED = {True: "stopped", False: "OUT", None: "NOT JUDGED"}
@@ -40,6 +41,7 @@ def doctor(
         "l2_bytes": machine.l2_bytes,
         "l3_bytes": machine.l3_bytes,
         "fingerprint": machine.fingerprint,
+        "gpu": _gpu(),
         "cache": str(object_cache.folder()),
         "cached_objects": len(list(object_cache.folder().glob("*.o"))),
     }
@@ -81,6 +83,15 @@ def _attack(json: bool) -> None:
             print(f"as {name}: {stopped} of {len(verdicts)} attacks stopped; the worker gave up: {', '.join(given_up) or 'nothing'}")
     if failed:
         raise typer.Exit(1)
+
+
+def _gpu() -> str:
+    """The device and the memory that `engine.backend = "gpu"` would take, or what is missing."""
+    try:
+        found = connect("auto", 0).statistics()
+    except OpenInferError as error:
+        return f"none: {str(error).split('; ')[0].removeprefix('no usable GPU: ')}"
+    return f"{found['device']}, driver {found['driver']}, {found['pool']} memory: {found['reason']}"
 
 
 def _version(package: str) -> str:

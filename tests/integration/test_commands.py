@@ -105,7 +105,8 @@ def test_configurations_are_shown_and_validated(tmp_path):
 
 
 def test_doctor_and_version():
-    assert json.loads(openinfer("doctor", "--json").stdout)["isa"] in ("avx512", "avx2", "generic")
+    report = json.loads(openinfer("doctor", "--json").stdout)
+    assert report["isa"] in ("avx512", "avx2", "generic") and report["gpu"]
     assert openinfer("--version").stdout.startswith("openinfer ")
 
 

@@ -13,7 +13,7 @@ from models import model
 from onnx import TensorProto, helper
 
 import openinfer
-from openinfer.errors import GpuUnavailableError
+from openinfer.errors import ConfigError, GpuUnavailableError
 from openinfer.memory.gpu_pools import connect
 
 PROTO = model([helper.make_node("Relu", ["x"], ["y"])], {"x": (TensorProto.FLOAT, ["n", 3])}, {"y": (TensorProto.FLOAT, ["n", 3])})
@@ -80,3 +80,8 @@ def test_an_engine_on_the_cpu_loads_nothing_of_the_gpu():
     code = "import sys, openinfer.engine; print([name for name in sys.modules if 'gpu' in name or 'cupy' in name or 'meaning' in name])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_sandboxed_model_cannot_have_the_gpu():
+    with pytest.raises(ConfigError, match=r"found sandbox\.mode = 'process' with engine\.backend = 'gpu'"):
+        openinfer.load(PROTO, {"engine": {"backend": "gpu"}, "sandbox": {"mode": "process"}})
