@@ -2,7 +2,7 @@
 # The GPU backend on a machine with an NVIDIA GPU, in under 8 minutes: operators and whole models for correctness, then timings; ends with
 # a verdict. Exit code 0: everything right, 1: something wrong, 2: no usable GPU.
 #     benchmarks/gpu.sh                      makes an environment of its own; needs Python 3.11 or later, pip and the network
-#     PYTHON=/path/to/python benchmarks/gpu.sh   uses one that has CuPy and OpenInfer's dependencies
+#     PYTHON=/path/to/python benchmarks/gpu.sh   uses one that has CuPy, pytest and OpenInfer's dependencies
 set -euo pipefail
 cd "$(dirname "$0")/.."
 limit_s=470
@@ -12,7 +12,7 @@ if [ -z "${PYTHON:-}" ]; then
     trap 'rm -rf "$environment"' EXIT
     python3 -m venv "$environment"
     PYTHON=$environment/bin/python
-    timeout 200 "$PYTHON" -m pip install --quiet --disable-pip-version-check '.[gpu]'
+    timeout 200 "$PYTHON" -m pip install --quiet --disable-pip-version-check '.[gpu]' pytest
 else
     # The tree as it is: the folders that install below the package are mapped into it.
     links=$(mktemp -d)

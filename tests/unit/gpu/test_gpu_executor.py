@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from agreement import generator
@@ -115,3 +117,29 @@ def test_a_request_that_does_not_fit_a_node_is_named():
     proto = model([helper.make_node("MatMul", ["x", "y"], ["z"])], {"x": (F, ["a", "b"]), "y": (F, ["c", "d"])}, {"z": (F, ["e", "f"])})
     with pytest.raises(InputError, match="operator MatMul"):
         executor_of(proto, HostDevice()).run({"x": np.zeros((2, 3), np.float32), "y": np.zeros((4, 5), np.float32)})
+
+
+@needs_compiler
+def test_threads_share_an_executor():
+    rng = generator()
+    executor = executor_of(perceptron(rng), HostDevice(), fusion=True)
+    inputs = [rng.standard_normal((rows, 6)).astype(np.float32) for rows in (2, 3, 5, 7) * 2]
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(lambda x: executor.run({"x": x})["y"], inputs * 5))
+    for x, y in zip(inputs * 5, found, strict=True):
+        assert (y == executor.run({"x": x})["y"]).all()
+
+
+def test_what_the_host_knows_is_not_uploaded_and_large_things_are_not_made_there():
+    """A tensor that a shape describes is made on the device."""
+    nodes = [
+        helper.make_node("Shape", ["x"], ["shape"]),
+        helper.make_node("Concat", ["shape", "more"], ["wanted"], axis=0),
+        helper.make_node("ConstantOfShape", ["wanted"], ["zeros"]),
+        helper.make_node("ReduceSum", ["zeros"], ["y"], keepdims=0),
+    ]
+    proto = model(nodes, {"x": (F, ["n"])}, {"y": (F, [])}, {"more": np.array([100, 100], np.int64)})
+    device = HostDevice()
+    executor = executor_of(proto, device)
+    assert executor.run({"x": np.zeros(3, np.float32)})["y"] == 0
+    assert (device.uploads, device.downloads) == (0, 1) and not executor.refused
