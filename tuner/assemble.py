@@ -63,7 +63,7 @@ def assemble(
     slos = [slo.check(samples[name], name, "held-out", distinct(task, laps[name])) for slo in task.slos for name in shown]
     passed = "winner" not in laps or max(lap.error for lap in laps["winner"]) <= task.tuning.tolerance
     verdict = judge_race(task.objective, laps, passed, [check for check in slos if check.arm != "runner-up"], around.nothing)
-    arms = finalists.arms()
+    arms = finalists.arms(task.base)
     return StudyRecord(
         schema_version=SCHEMA_VERSION,
         workload=task.name,

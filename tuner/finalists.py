@@ -37,16 +37,18 @@ class Finalists:
     path: Knobs
     runner_up: Knobs | None
 
-    def arms(self) -> dict[str, Config]:
-        """Arm name → configuration: the default, its twin (the A/A control), the steps of the path, the last of them as the winner."""
-        arms = {"default": Config(), "twin": Config()}
+    def arms(self, base: Config) -> dict[str, Config]:
+        """Arm name → configuration: the default, which is `base`, its twin (the A/A control), the steps of the path, the last of them the
+        winner.
+        """
+        arms = {"default": base, "twin": base}
         names = list(self.path)
         for length in range(1, min(len(names), MOST_STEPS + 1)):
-            arms[step_name(length)] = Config().with_knobs({name: self.path[name] for name in names[:length]})
+            arms[step_name(length)] = base.with_knobs({name: self.path[name] for name in names[:length]})
         if names:
-            arms["winner"] = Config().with_knobs(self.path)
+            arms["winner"] = base.with_knobs(self.path)
         if self.runner_up is not None:
-            arms["runner-up"] = Config().with_knobs(self.runner_up)
+            arms["runner-up"] = base.with_knobs(self.runner_up)
         return arms
 
 
@@ -60,27 +62,27 @@ def choose(task: Task, trials: Sequence[Trial], seed: int) -> Finalists:
     ranked = ranking(trials)
     if not ranked:
         return Finalists({}, None)
-    found = changed(ranked[0].knobs)
+    found = changed(ranked[0].knobs, task.base)
     if not found:  # the default itself under another name
         return Finalists({}, None)
     try:
         path = _shortest(task, _by_worth(task, found, seed), seed)
     except StudyError:  # a combination that the search had not tried does not run: the candidate as it was found
         path = found
-    return Finalists(path, _runner_up(ranked, path))
+    return Finalists(path, _runner_up(ranked, path, task.base))
 
 
-def changed(knobs: Mapping[str, Any]) -> Knobs:
-    """The knobs that differ from the default."""
-    defaults = Config().knobs()
+def changed(knobs: Mapping[str, Any], base: Config) -> Knobs:
+    """The knobs that differ from the default, `base`."""
+    defaults = base.knobs()
     return {name: value for name, value in knobs.items() if value != defaults[name]}
 
 
 def _by_worth(task: Task, found: Knobs, seed: int) -> Knobs:
     if len(found) == 1:
         return found
-    arms = {"all": Config().with_knobs(found)}
-    arms |= {name: Config().with_knobs({other: value for other, value in found.items() if other != name}) for name in found}
+    arms = {"all": task.base.with_knobs(found)}
+    arms |= {name: task.base.with_knobs({other: value for other, value in found.items() if other != name}) for name in found}
     with processes(task.tuning, arms) as workers:
         laps = race(task.tuning, workers, tuple(arms), TURNS, seed_of(seed, "worth"))
     worth = {name: block_effect(laps["all"].objective, laps[name].objective, PROCESS_SD).estimate for name in found}
@@ -95,8 +97,8 @@ def _shortest(task: Task, ordered: Knobs, seed: int) -> Knobs:
     if len(names) == 1:
         return ordered
     lengths = [*range(1, min(len(names), MOST_STEPS + 1)), len(names)]
-    arms = {str(n): Config().with_knobs({name: ordered[name] for name in names[:n]}) for n in lengths}
-    with processes(task.tuning, {"default": Config(), **arms}) as workers:
+    arms = {str(n): task.base.with_knobs({name: ordered[name] for name in names[:n]}) for n in lengths}
+    with processes(task.tuning, {"default": task.base, **arms}) as workers:
         laps = race(task.tuning, workers, ("default", *arms), TURNS, seed_of(seed, "path"))
     ratio = {n: block_effect(laps["default"].objective, laps[str(n)].objective, PROCESS_SD, SURE) for n in lengths}
     best = min(ratio.values(), key=lambda found: found.estimate)
@@ -105,10 +107,10 @@ def _shortest(task: Task, ordered: Knobs, seed: int) -> Knobs:
     return {name: ordered[name] for name in names[:length]}
 
 
-def _runner_up(ranked: Sequence[Trial], path: Knobs) -> Knobs | None:
+def _runner_up(ranked: Sequence[Trial], path: Knobs, base: Config) -> Knobs | None:
     """The best other candidate that sets one of the winner's knobs otherwise."""
-    defaults = Config().knobs()
+    defaults = base.knobs()
     for trial in ranked[1:]:
         if any(trial.knobs.get(name, defaults[name]) != value for name, value in path.items()):
-            return changed(trial.knobs)
+            return changed(trial.knobs, base)
     return None

@@ -45,9 +45,9 @@ class Pace:
     objective: str
 
 
-def measure(model: Path, signatures: Sequence[Signature], traces: Sequence[Trace], objective: str | None) -> Pace:
+def measure(model: Path, signatures: Sequence[Signature], traces: Sequence[Trace], objective: str | None, base: Config) -> Pace:
     """Time the model and its oracle once, and fit the traffic to them."""
-    call_s = _seconds_per_call(model, traces[0])
+    call_s = _seconds_per_call(model, traces[0], base)
     gap_s = max(GAP_S, GAP_CALLS * call_s)
     requests = min(_affordable(model, signatures, traces[0]), *(len(trace) for trace in traces))
     return fit([without_long_gaps(trace.between(0, requests), gap_s) for trace in traces], requests, call_s, gap_s, objective)
@@ -95,9 +95,9 @@ def _affordable(model: Path, signatures: Sequence[Signature], trace: Trace) -> i
     return max(8, int(min(MOST, ORACLE_S / 2 / max(1e-9, taken_s))))
 
 
-def _seconds_per_call(model: Path, trace: Trace) -> float:
+def _seconds_per_call(model: Path, trace: Trace, base: Config) -> float:
     """The fastest of a few calls of the default configuration on the first request."""
-    with load(model, Config()) as engine:
+    with load(model, base) as engine:
         return _seconds(call_on(engine, bindable(engine.inputs, trace.inputs, 1)))
 
 

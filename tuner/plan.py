@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from openinfer.tuner.calibrate import calibrate
 from openinfer.tuner.pace import Pace, measure, quantile_of, without_long_gaps
 from openinfer.tuner.slo import Slo, parse_slos
 from openinfer.tuner.space import Knob, space
@@ -16,14 +18,18 @@ from openinfer.workloads import trace as traces
 from openinfer.workloads.requests import batched, bindable
 from openinfer.workloads.trace import Trace
 
-from openinfer.config import EngineConfig
+from openinfer.config import Config, EngineConfig
 from openinfer.engine import model_hash
-from openinfer.errors import StudyError
+from openinfer.errors import ConfigError, StudyError
+from openinfer.frontend.dtypes import value_types
 from openinfer.frontend.onnx_model import read
 from openinfer.ir.graph import Graph
 from openinfer.machine import host
+from openinfer.passes.set_precision import fixes_arithmetic
 from openinfer.runtime.conversion import Conversions
 from openinfer.runtime.signature import check, example
+
+log = logging.getLogger("openinfer")
 
 REQUESTS = 10_000  # of a workload, per trace
 TOLERANCE = 1e-5
@@ -44,6 +50,7 @@ class Plan:
     slos: tuple[Slo, ...]
     accuracy: Mapping[str, float]
     knobs: tuple[Knob, ...]
+    base: Config
 
     @property
     def traffic(self) -> str:
@@ -60,6 +67,7 @@ class Plan:
             "machine": host().fingerprint,
             "traces": [trace.digest() for _, group in self._splits() for trace in group],
             "tolerance": self.tolerance,
+            "base": {name: value for name, value in self.base.knobs().items() if value != Config().knobs()[name]},
             "space": {knob.name: list(knob.values) for knob in self.knobs},
         }
 
@@ -92,20 +100,38 @@ def prepare(
         main = found.models[found.main_model]
         path, name, tolerance, accuracy = found.model_path(), workload, main.tolerance, {main.metric: main.accuracy}
         slos, objective = slos or tuple(parse_slos(found.slo)), objective or found.objective
-        graph = read(path)
+        graph, base = read(path), found.base
         splits = found.traces("tuning", REQUESTS), found.traces("held_out", REQUESTS)
     else:
         path, name, tolerance, accuracy = Path(str(model)), Path(str(model)).stem, TOLERANCE, {}
-        graph = read(path)
+        graph, base = read(path), Config()
         splits = _of_trace(graph, trace) if trace is not None else _drawn(graph, seed)
     for one in (*splits[0], *splits[1]):
         check(bindable(graph.inputs, one.inputs, 1), graph.inputs)
-    pace = known or measure(path, graph.inputs, [*splits[0], *splits[1]], objective)
+    base, precision = _precision(path, graph, splits[0][0], tolerance, base)
+    pace = known or measure(path, graph.inputs, [*splits[0], *splits[1]], objective, base)
     tuning, held_out = (tuple(without_long_gaps(one.between(0, pace.requests), pace.gap_s) for one in group) for group in splits)
     operators = tuple(sorted({node.op for node in graph.nodes}))
-    double = any(value.dtype.name == "float64" for value in graph.constants.values()) or any(s.dtype == "float64" for s in graph.inputs)
-    knobs = tuple(space(host(), operators, batched(graph.inputs), double))
-    return Plan(name, path, model_hash(path), tuning, held_out, pace, tolerance, slos, accuracy, knobs)
+    knobs = tuple(space(host(), operators, batched(graph.inputs), base, precision))
+    return Plan(name, path, model_hash(path), tuning, held_out, pace, tolerance, slos, accuracy, knobs, base)
+
+
+def _precision(path: Path, graph: Graph, trace: Trace, tolerance: float, base: Config) -> tuple[Config, str | None]:
+    """The base, calibrated on the tuning trace where the model computes in float64, and the other precision that a study may try.
+
+    The base itself keeps the model's precision: float32 has to win its race like any other knob.
+    """
+    if base.engine.precision != "model":
+        return base, None
+    if "float64" not in value_types(graph).values():
+        return base, None if any(fixes_arithmetic(node) for node in graph.nodes) else "float64"
+    try:
+        calibrated = calibrate(path, trace, tolerance, base)
+    except ConfigError as error:
+        log.warning("the model stays in float64: %s", error)
+        return base, None
+    narrow = calibrated.engine.precision == "float32"
+    return calibrated.with_knobs({"engine.precision": "model"}), "float32" if narrow else None
 
 
 def _of_trace(graph: Graph, path: str) -> tuple[list[Trace], list[Trace]]:

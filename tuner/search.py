@@ -20,7 +20,6 @@ from openinfer.tuner.space import Knob
 from openinfer.tuner.statistics import block_effect
 from openinfer.tuner.task import Task
 
-from openinfer.config import Config
 from openinfer.errors import OpenInferError, StudyError
 from openinfer.worker.process import Worker
 
@@ -55,7 +54,7 @@ def search(task: Task, knobs: Sequence[Knob], journal: Journal, seed: int, more:
             study.add_trial(optuna.trial.create_trial(params=defaults | trial.knobs, distributions=distributions, value=trial.objective))
     begin = time.monotonic() - max((trial.started_s + trial.duration_s for trial in trials), default=0.0)
     try:
-        with processes(task.tuning, {"default": Config()}) as standing:
+        with processes(task.tuning, {"default": task.base}) as standing:
             _check_default(task, standing, seed)
             while more(len(trials)):
                 number = len(trials)
@@ -124,7 +123,7 @@ def _measure(task: Task, standing: Mapping[str, Worker], knobs: dict[str, Any], 
         "started_s": started - begin,
     }
     try:
-        with processes(task.tuning, {"candidate": Config().with_knobs(knobs)}) as fresh:
+        with processes(task.tuning, {"candidate": task.base.with_knobs(knobs)}) as fresh:
             both, order = {**standing, **fresh}, ("default", "candidate")
             laps = race(task.tuning, both, order, FIRST_TURNS, seed_of(seed, number))
             theirs, ours, error = laps["default"].objective, laps["candidate"].objective, laps["candidate"].error

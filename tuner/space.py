@@ -22,11 +22,11 @@ class Knob:
     beside: Mapping[str, Any]
 
 
-def space(machine: Machine, operators: Sequence[str], batches: bool, double: bool) -> list[Knob]:
-    """Knobs for a model with these operators; `batches` tells whether requests may be joined (a symbolic first dimension), `double`
-    whether the model computes in float64.
+def space(machine: Machine, operators: Sequence[str], batches: bool, base: Config, precision: str | None) -> list[Knob]:
+    """Knobs for a model with these operators; `batches` tells whether requests may be joined (a symbolic first dimension),
+    `precision` which other arithmetic the model may run in. Knobs begin with what `base` has.
     """
-    defaults = Config().knobs()
+    defaults = base.knobs()
     trees = any(name.startswith("TreeEnsemble") for name in operators)
     dense = any(name in ("Gemm", "MatMul", "Conv", "ConvTranspose") for name in operators)
     # In the order in which the search tries them alone: what most often pays comes first.
@@ -45,7 +45,7 @@ def space(machine: Machine, operators: Sequence[str], batches: bool, double: boo
         ("engine.wait", ("sleep", "spin"), "idle pool threads spin, or sleep and cost a wake-up", len(machine.processors) > 1),
         ("engine.pin", ("none", "compact"), "pool threads stay on their cores", len(machine.processors) > 1),
         ("memory.alignment", (64, 128, 4096), "where arenas and weights begin", True),
-        ("engine.precision", ("model", "float32" if double else "float64"), "arithmetic of float tensors", not trees),
+        ("engine.precision", ("model", precision), "arithmetic of float tensors", precision is not None),
     ]
     pooled, joined = {"engine.threads": min(len(machine.processors), 8)}, {"scheduler.max_batch": 16}
     beside = {"engine.wait": pooled, "engine.spin_us": pooled, "engine.pin": pooled, "scheduler.max_delay_us": joined}

@@ -118,12 +118,12 @@ def tune(
             trials = search(task, plan.knobs, journal, seed, lambda n: n < candidates and time.monotonic() < deadline, report)
             tell("finalists", left(), best[0])
         finalists = _finalists(task, trials, journal, seed)
-        arms = finalists.arms()
+        arms = finalists.arms(task.base)
         laps = final_race(task.held_out, arms, journal, folder, seed, lambda rest: tell("final race", rest, best[0]))
         journal.append("session", duration_s=time.monotonic() - begin, steal_share=stolen_share(stolen))
         around = _circumstances(header, journal, path, trials)
         record = assemble(task, trials, finalists, laps, plan.knobs, around)
-        _write(path, arms["winner"] if record.verdict.kind == "ADOPT" else Config(), record)
+        _write(path, arms["winner"] if record.verdict.kind == "ADOPT" else task.base, record)
         record.save(folder / "study.json")
         if not journal.of("judged"):
             journal.append("judged", verdict=record.verdict.kind)
@@ -225,7 +225,7 @@ def _finalists(task: Task, trials: Sequence[Trial], journal: Journal, seed: int)
         chosen = choose(task, trials, seed)
     except KeyboardInterrupt:
         best = best_of(trials)
-        chosen = Finalists(changed(best.knobs) if best is not None else {}, None)
+        chosen = Finalists(changed(best.knobs, task.base) if best is not None else {}, None)
     journal.append("finalists", path=chosen.path, runner_up=chosen.runner_up)
     return chosen
 
@@ -253,4 +253,4 @@ def _write(path: Path, config: Config, record: StudyRecord) -> None:
         "started_at": record.started_at,
         "versions": record.environment,
     }
-    config.model_copy(update={"evidence": evidence, "provenance": provenance}).save(path)
+    config.model_copy(update={"evidence": {**config.evidence, **evidence}, "provenance": provenance}).save(path)

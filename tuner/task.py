@@ -15,17 +15,20 @@ from openinfer.tuner.slo import Slo
 from openinfer.workloads import trace as traces
 from openinfer.workloads.trace import Trace
 
-from openinfer.config import write_atomically
+from openinfer.config import Config, write_atomically
 from openinfer.frontend.onnx_model import read
 
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """What a race needs to know: courses by split; the objective is a quantile of the corrected latency."""
+    """What a race needs to know: `base`, the configuration that others are compared with; courses by split; the objective is a quantile of
+    the corrected latency.
+    """
 
     name: str
     model: Path
     model_sha256: str
+    base: Config
     tuning: Course
     held_out: tuple[Course, ...]
     objective: str
@@ -43,6 +46,7 @@ def write(plan: Plan, folder: Path) -> Task:
         name=plan.name,
         model=plan.model,
         model_sha256=plan.model_sha256,
+        base=plan.base,
         tuning=tuning[0],
         held_out=tuple(held_out),
         objective=plan.pace.objective,

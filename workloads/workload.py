@@ -12,6 +12,7 @@ from typing import Any
 from openinfer.workloads import trace as traces
 from openinfer.workloads.trace import Trace
 
+from openinfer.config import Config
 from openinfer.errors import WorkloadError, suggest
 
 
@@ -32,7 +33,7 @@ class Workload:
     """A domain: its models, the traffic that it generates, its promises.
 
     `generate(regime, requests, seed)` makes a trace; `export_raw(folder, name, regime, requests, seed)` writes what lies behind it in the
-    domain's own formats.
+    domain's own formats. `base` is the configuration that a study compares others with: the table `config`, defaults where there is none.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Workload:
     splits: Mapping[str, tuple[int, ...]]
     generate: Callable[[str, int, int], Trace]
     export_raw: Callable[[Path, str, str, int, int], list[Path]]
+    base: Config = dataclasses.field(default_factory=Config)
 
     def model_path(self, name: str | None = None) -> Path:
         """The ONNX file of a model; the main one by default."""
@@ -96,4 +98,5 @@ def load(
         {name: tuple(seeds) for name, seeds in table["splits"].items()},
         generate,
         export_raw,
+        Config.parse(table.get("config", {}), str(folder / "workload.toml")),
     )

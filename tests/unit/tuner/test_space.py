@@ -21,14 +21,14 @@ ON_SUBMIT = {"mode", "preferred_batches", "queue_limit", "workers", "offload_us"
 ON_SUBMIT |= {"blocking_threads", "blocking_timeout_ms"}
 
 
-def names(operators, batches=True, double=False, processors=(0, 1)):
+def names(operators, batches=True, precision="float64", processors=(0, 1), base=None):
     machine = dataclasses.replace(host(), processors=processors)
-    return {knob.name: knob.values for knob in space(machine, operators, batches, double)}
+    return {knob.name: knob.values for knob in space(machine, operators, batches, base or Config(), precision)}
 
 
 def test_settings_beside_a_knob_are_those_without_which_it_does_nothing():
     machine = dataclasses.replace(host(), processors=(0, 1))
-    beside = {knob.name: knob.beside for knob in space(machine, ["Gemm"], True, False) if knob.beside}
+    beside = {knob.name: knob.beside for knob in space(machine, ["Gemm"], True, Config(), None) if knob.beside}
     assert set(beside) == {"engine.wait", "engine.spin_us", "engine.pin", "scheduler.max_delay_us"}
     for settings in beside.values():
         Config().with_knobs(settings)
@@ -55,7 +55,7 @@ def test_values_are_valid_and_start_with_the_default():
         ("engine.threads", names(["Gemm"]), names(["Gemm"], processors=(0,))),
         ("engine.convolution", names(["Conv"]), names(["Gemm"])),
         ("engine.tree_layout", names(["TreeEnsemble"]), names(["Gemm"])),
-        ("engine.precision", names(["Gemm"]), names(["TreeEnsemble"])),
+        ("engine.precision", names(["Gemm"]), names(["TreeEnsemble"], precision=None)),
     ],
 )
 def test_knobs_are_offered_where_they_act(name, there, absent):
@@ -63,5 +63,5 @@ def test_knobs_are_offered_where_they_act(name, there, absent):
 
 
 def test_a_model_in_float64_may_try_float32():
-    assert names(["Gemm"], double=True)["engine.precision"] == ("model", "float32")
+    assert names(["Gemm"], precision="float32")["engine.precision"] == ("model", "float32")
     assert names(["Gemm"])["engine.precision"] == ("model", "float64")
