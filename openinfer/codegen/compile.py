@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from typing import Any
 
 from numba import types
+from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Flags, compile_extra
+from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
 
 from openinfer.kernels.cpu import registry
@@ -40,6 +43,35 @@ def compile_kernel(kernel: str, statics: dict[str, Hashable], sizes: Sequence[in
     return _compile(namespace["form"], len(taken))
 
 
+class _AsOptimized(JITCodeLibrary):  # type: ignore[misc]  # Numba ships no types
+    """A compiled function whose callers link its module as the optimiser left it.
+
+    Making machine code changes a module in place, and Numba links the changed one: addresses are split there so that the offset becomes the
+    pointer and the pointer the index, which only the code generator may read. Where the caller's sizes make the offset zero, the optimiser
+    sees a load through null, drops it and all that follows as unreachable, and the call never returns
+    (docs/decisions/0011-linked-as-optimised.md).
+    """
+
+    def _finalize_final_module(self) -> None:
+        optimised = self._final_module.clone()
+        for function in optimised.functions:
+            if not function.is_declaration and function.linkage.name == "external":
+                function.linkage = "linkonce_odr"  # as Numba has it: dropped where every call is inlined
+        self._shared_module = optimised
+        super()._finalize_final_module()
+
+
+@contextlib.contextmanager
+def _linked_as_optimised(codegen: Any) -> Iterator[None]:
+    """Functions compiled inside are linked into their callers as the optimiser left them; other users of Numba see no change."""
+    with global_compiler_lock:
+        codegen._library_class = _AsOptimized
+        try:
+            yield
+        finally:
+            del codegen._library_class
+
+
 def _compile(function: Any, parameters: int) -> tuple[str, bytes]:
     flags = Flags()
     flags.no_cpython_wrapper = True
@@ -49,7 +81,7 @@ def _compile(function: Any, parameters: int) -> tuple[str, bytes]:
     typing_context, target_context = cpu_target.typing_context, cpu_target.target_context
     typing_context.refresh()
     target_context.refresh()
-    with warnings.catch_warnings():
+    with _linked_as_optimised(target_context.codegen()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         result = compile_extra(typing_context, target_context, function, (types.intp,) * parameters, types.void, flags, {})
     _, _, (elf, _) = result.library.serialize_using_object_code()
