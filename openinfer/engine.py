@@ -325,7 +325,7 @@ class Engine:
         if runner is None:
             results = self._executor.run(arrays)
             program = self._executor.program
-            if program is not None:
+            if program is not None and all(isinstance(array, np.ndarray) for array in arrays.values()):
                 types = tuple(TensorType(array.dtype.name, array.shape) for array in arrays.values())
                 instance = program.instances.get(types)
                 if instance is not None:  # these types may have run on the fallback

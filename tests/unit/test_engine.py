@@ -194,6 +194,17 @@ def test_views_are_accepted_by_run(engine):
     assert (engine.run({"x": x[::2]})["probabilities"] == engine.run({"x": x})["probabilities"][::2]).all()
 
 
+def test_lists_pass_through_a_graph_that_copies_them():
+    kind = helper.make_sequence_type_proto(helper.make_tensor_type_proto(TensorProto.FLOAT, None))
+    ports = [helper.make_value_info(name, kind) for name in "xy"]
+    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "copy", ports[:1], ports[1:])
+    engine = openinfer.load(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9))
+    given = [rows(2), rows(3)]
+    for _ in range(2):
+        found = engine.run({"x": given})["y"]
+        assert isinstance(found, list) and all((a == b).all() for a, b in zip(found, given, strict=True))
+
+
 @pytest.mark.parametrize("content", [b"", b"not a model", b"\x08\x0a"])
 def test_corrupt_models_are_refused(tmp_path, content):
     path = tmp_path / "m.onnx"
