@@ -46,3 +46,31 @@ def mlp(sizes: Sequence[int] = (40, 64, 32, 3), seed: int = 0, dtype: Any = np.f
     nodes.append(helper.make_node("Softmax", [value], ["probabilities"], axis=-1))
     kind = TensorProto.FLOAT if dtype == np.float32 else TensorProto.DOUBLE
     return model(nodes, {"x": (kind, ["batch", sizes[0]])}, {"probabilities": (kind, ["batch", sizes[-1]])}, constants)
+
+
+# The columns of a tree of one split: 1 where x[0] ≤ 0.5, else 2.
+STUMP = {
+    "nodes_treeids": [0, 0, 0],
+    "nodes_nodeids": [0, 1, 2],
+    "nodes_featureids": [0, 0, 0],
+    "nodes_values": [0.5, 0.0, 0.0],
+    "nodes_modes": ["BRANCH_LEQ", "LEAF", "LEAF"],
+    "nodes_truenodeids": [1, 0, 0],
+    "nodes_falsenodeids": [2, 0, 0],
+    "target_treeids": [0, 0],
+    "target_nodeids": [1, 2],
+    "target_ids": [0, 0],
+    "target_weights": [1.0, 2.0],
+}
+
+
+def tree_regressor(columns: Mapping[str, Sequence[Any]], features: int | str, **attributes: Any) -> onnx.ModelProto:
+    """A TreeEnsembleRegressor of one target: "x" [n, features] to "y" [n, 1]."""
+    node = helper.make_node("TreeEnsembleRegressor", ["x"], ["y"], domain="ai.onnx.ml", n_targets=1, **columns, **attributes)
+    graph = helper.make_graph(
+        [node],
+        "trees",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", features])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 1])],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 3)], ir_version=9)

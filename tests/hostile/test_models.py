@@ -10,6 +10,7 @@ import time
 import numpy as np
 import onnx
 import pytest
+from models import STUMP
 from onnx import TensorProto, helper, numpy_helper
 
 import openinfer
@@ -102,21 +103,6 @@ def nested(levels):
     made = branches(levels)
     made.output[0] = "y"
     return model(made, inputs=[value("x"), value("c", [], TensorProto.BOOL)])
-
-
-STUMP = {
-    "nodes_treeids": [0, 0, 0],
-    "nodes_nodeids": [0, 1, 2],
-    "nodes_featureids": [0, 0, 0],
-    "nodes_values": [0.5, 0.0, 0.0],
-    "nodes_modes": ["BRANCH_LEQ", "LEAF", "LEAF"],
-    "nodes_truenodeids": [1, 0, 0],
-    "nodes_falsenodeids": [2, 0, 0],
-    "target_treeids": [0, 0],
-    "target_nodeids": [1, 2],
-    "target_ids": [0, 0],
-    "target_weights": [1.0, 2.0],
-}
 
 
 def trees(inside_if=False, **change):

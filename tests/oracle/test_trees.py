@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from models import tree_regressor
+from onnx import helper
 from openinfer.workloads import registry
 
 import openinfer
@@ -55,14 +56,7 @@ def ensemble(rng: np.random.Generator, trees: int, features: int, modes: tuple[s
 
 
 def wrap(columns: dict[str, list], features: int) -> onnx.ModelProto:
-    node = helper.make_node("TreeEnsembleRegressor", ["x"], ["y"], domain="ai.onnx.ml", n_targets=1, base_values=[0.25], **columns)
-    graph = helper.make_graph(
-        [node],
-        "trees",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", features])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 1])],
-    )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 3)], ir_version=9)
+    return tree_regressor(columns, features, base_values=[0.25])
 
 
 def walk(model: onnx.ModelProto, x: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ import tracemalloc
 import numpy as np
 import onnx
 import pytest
-from models import mlp, model
+from models import STUMP, mlp, model, tree_regressor
 from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
@@ -313,28 +313,7 @@ def test_sizes_named_apart_that_must_be_equal_are_compiled():
 
 
 def test_a_row_too_short_for_a_tree_is_the_request_s_mistake():
-    columns = {
-        "nodes_treeids": [0, 0, 0],
-        "nodes_nodeids": [0, 1, 2],
-        "nodes_featureids": [30, 0, 0],
-        "nodes_values": [0.5, 0.0, 0.0],
-        "nodes_modes": ["BRANCH_LEQ", "LEAF", "LEAF"],
-        "nodes_truenodeids": [1, 0, 0],
-        "nodes_falsenodeids": [2, 0, 0],
-        "target_treeids": [0, 0],
-        "target_nodeids": [1, 2],
-        "target_ids": [0, 0],
-        "target_weights": [1.0, 2.0],
-    }
-    node = helper.make_node("TreeEnsembleRegressor", ["x"], ["y"], domain="ai.onnx.ml", n_targets=1, **columns)
-    graph = helper.make_graph(
-        [node],
-        "trees",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", "features"])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 1])],
-    )
-    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 3)], ir_version=9)
-    engine = openinfer.load(proto)
+    engine = openinfer.load(tree_regressor({**STUMP, "nodes_featureids": [30, 0, 0]}, "features"))
     assert engine.run({"x": np.full((2, 31), 0.7, np.float32)})["y"].tolist() == [[2.0], [2.0]]
     with pytest.raises(InputError):
         engine.run({"x": np.ones((2, 4), np.float32)})

@@ -56,16 +56,16 @@ def apply(b: Any, v: VectorType, name: str, x: Any) -> Any:
     if name == "Tanh":
         return tanh(b, v, x)
     if name == "Relu":
-        return v.maximum(b, x, v.constant(0.0))
+        return v.at_least(b, x, v.constant(0.0))
     if name == "HardSigmoid":
-        return v.minimum(b, v.maximum(b, v.fma(b, x, v.constant(0.2), v.constant(0.5)), v.constant(0.0)), one)
+        return v.at_most(b, v.at_least(b, v.fma(b, x, v.constant(0.2), v.constant(0.5)), v.constant(0.0)), one)
     return b.fdiv(x, b.fadd(one, v.magnitude(b, x)))
 
 
 def exp(b: Any, v: VectorType, x: Any) -> Any:
     """e ** x, arguments limited to ±87 (float32) or ±708 (float64), where one power of two holds the exponent."""
     limit = v.constant(_RANGE[v.dtype])
-    bounded = v.maximum(b, v.minimum(b, x, limit), b.fneg(limit))
+    bounded = v.at_least(b, v.at_most(b, x, limit), b.fneg(limit))
     n = v.nearest(b, b.fmul(bounded, v.constant(1.4426950408889634)))
     minus = b.fneg(n)
     r = v.fma(b, minus, v.constant(_LN2[v.dtype][0]), bounded)
@@ -79,7 +79,7 @@ def tanh(b: Any, v: VectorType, x: Any) -> Any:
     """Hyperbolic tangent; in float64 by the exponential above 0.625."""
     if v.dtype == "float32":
         limit = v.constant(_TANH32_LIMIT)
-        bounded = v.maximum(b, v.minimum(b, x, limit), b.fneg(limit))
+        bounded = v.at_least(b, v.at_most(b, x, limit), b.fneg(limit))
         square = b.fmul(bounded, bounded)
         numerator, denominator = (_horner(b, v, coefficients, square) for coefficients in _TANH32)
         return b.fdiv(b.fmul(bounded, numerator), denominator)

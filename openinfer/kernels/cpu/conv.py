@@ -85,27 +85,9 @@ def conv(
 
     @nb.njit(error_model="numpy")
     def kernel(
-        plane: int,
-        offsets: int,
-        weights: int,
-        bias: int,
-        y: int,
-        image: int,
-        group: int,
-        groups: int,
-        per_group: int,
-        filter_blocks: int,
-        chunks: int,
-        pixels: int,
-        wq: int,
-        oh: int,
-        ow: int,
-        filter_size: int,
-        start: int,
-        row_step: int,
-        low: int,
-        high: int,
-    ) -> None:
+        plane: int, offsets: int, weights: int, bias: int, y: int, image: int, group: int, groups: int, per_group: int, filter_blocks: int,
+        chunks: int, pixels: int, wq: int, oh: int, ow: int, filter_size: int, start: int, row_step: int, low: int, high: int,
+    ) -> None:  # fmt: skip
         for block in range(low, high):
             fb = block % filter_blocks
             rest = block // filter_blocks

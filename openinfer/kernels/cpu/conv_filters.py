@@ -46,21 +46,9 @@ def conv_filters(
 
     @nb.njit(error_model="numpy")
     def kernel(
-        plane: int,
-        offsets: int,
-        weights: int,
-        bias: int,
-        y: int,
-        image: int,
-        group: int,
-        groups: int,
-        per_group: int,
-        filter_blocks: int,
-        oh: int,
-        ow: int,
-        low: int,
-        high: int,
-    ) -> None:
+        plane: int, offsets: int, weights: int, bias: int, y: int, image: int, group: int, groups: int, per_group: int, filter_blocks: int,
+        oh: int, ow: int, low: int, high: int,
+    ) -> None:  # fmt: skip
         down, across = (oh + rows - 1) // rows, (ow + columns - 1) // columns
         for block in range(low, high):
             column = (block % across) * columns

@@ -198,10 +198,10 @@ def _step(
 def activate(b: Any, vector: VectorType, value: Any, activation: str | None, low: float, high: float) -> Any:
     zero = vector.constant(0.0)
     if activation == "Relu":
-        return vector.maximum(b, value, zero)
+        return vector.at_least(b, value, zero)
     if activation == "LeakyRelu":
         return b.select(b.fcmp_ordered("<", value, zero), b.fmul(value, vector.constant(low)), value)
     if activation == "Clip":
-        raised = vector.maximum(b, value, vector.constant(low))
+        raised = vector.at_least(b, value, vector.constant(low))
         return b.select(b.fcmp_ordered(">", raised, vector.constant(high)), vector.constant(high), raised)
     return value

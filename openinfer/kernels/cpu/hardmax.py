@@ -7,6 +7,7 @@ from typing import Any
 
 import numba as nb
 
+from openinfer.kernels.cpu.lines import line_start
 from openinfer.kernels.cpu.pointers import POINTERS
 
 
@@ -19,7 +20,7 @@ def hardmax(*, dtype: str) -> Any:
     def kernel(x: int, y: int, size: int, inner: int, low: int, high: int) -> None:
         read, write = pointer(x), pointer(y)
         for line in range(low, high):
-            first = (line // inner) * size * inner + line % inner
+            first = line_start(line, size, inner)
             top, index = read[first], 0
             for i in range(1, size):
                 value = read[first + i * inner]

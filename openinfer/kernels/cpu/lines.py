@@ -1,4 +1,5 @@
-"""Sums, products and extremes of a contiguous line in explicit vectors, wide enough that no float32 sum loses digits.
+"""Lines of a tensor: where a strided one starts, its maximum; of a contiguous one sums, products and extremes in explicit vectors, wide
+enough that no float32 sum loses digits.
 
     acc[0…3] = start                                  # four vectors of eight lanes on every machine, so one order everywhere
     for block of 32 elements: acc[j] = update(acc[j], x[8 j … 8 j + 7])
@@ -12,16 +13,41 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+import numba as nb
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
 from openinfer.kernels.cpu.loop import counted
+from openinfer.kernels.cpu.pointers import POINTERS
 from openinfer.kernels.cpu.vectors import I32, VectorType, i64
 
 LANES, VECTORS = 8, 4
 BLOCK = LANES * VECTORS
 OPERATIONS = ("sum", "absolute", "square", "product", "maximum", "minimum")
+
+
+@nb.njit(error_model="numpy", forceinline=True)
+def line_start(line: int, size: int, inner: int) -> int:
+    """Where the `line`-th line of [outer, size, inner] starts, in elements; its elements lie `inner` apart."""
+    return (line // inner) * size * inner + line % inner
+
+
+@functools.cache
+def strided_maximum(dtype: str) -> Any:
+    """maximum(x, first, size, inner): the largest of `size` ≥ 1 elements from `first` on, `inner` apart; NaN where one is."""
+    pointer = POINTERS[dtype]
+
+    @nb.njit(error_model="numpy", forceinline=True)
+    def maximum(x: int, first: int, size: int, inner: int) -> Any:
+        read = pointer(x)
+        top = read[first]
+        for i in range(1, size):
+            value = read[first + i * inner]
+            top = value if value > top or value != value else top
+        return top
+
+    return maximum
 
 
 @functools.cache
@@ -50,10 +76,7 @@ def fold_line(dtype: str, operation: str) -> Any:
         if operation == "product":
             return b.fmul(one, other)
         if extreme:
-            # Unordered comparisons: a NaN on either side wins, and stays.
-            nan = b.fcmp_unordered("uno", other, other)
-            better = b.fcmp_ordered(">" if operation == "maximum" else "<", other, one)
-            return b.select(b.or_(nan, better), other, one)
+            return (narrow.maximum if operation == "maximum" else narrow.minimum)(b, one, other)
         return b.fadd(one, other)
 
     @intrinsic

@@ -8,6 +8,7 @@ from typing import Any
 
 import numba as nb
 
+from openinfer.kernels.cpu.lines import line_start, strided_maximum
 from openinfer.kernels.cpu.pointers import NUMBA_TYPES, POINTERS
 from openinfer.kernels.cpu.vector_math import EXP
 
@@ -15,17 +16,14 @@ from openinfer.kernels.cpu.vector_math import EXP
 @functools.cache
 def logsoftmax(*, dtype: str) -> Any:
     """logsoftmax(x, y, size, inner, low, high): a block is one line of `size` elements, `inner` elements apart."""
-    pointer, exp, cast = POINTERS[dtype], EXP[dtype], NUMBA_TYPES[dtype]
+    pointer, exp, cast, largest = POINTERS[dtype], EXP[dtype], NUMBA_TYPES[dtype], strided_maximum(dtype)
 
     @nb.njit(error_model="numpy")
     def kernel(x: int, y: int, size: int, inner: int, low: int, high: int) -> None:
         read, write = pointer(x), pointer(y)
         for line in range(low, high):
-            first = (line // inner) * size * inner + line % inner
-            top = read[first]
-            for i in range(1, size):
-                value = read[first + i * inner]
-                top = value if value > top or value != value else top
+            first = line_start(line, size, inner)
+            top = largest(x, first, size, inner)
             total = 0.0
             for i in range(size):
                 total += exp(read[first + i * inner] - top)

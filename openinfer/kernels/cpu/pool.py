@@ -87,14 +87,7 @@ def pool(*, dtype: str, maximum: bool, kernel: tuple[int, int], column_step: int
 
 
 def _join(b: Any, v: VectorType, maximum: bool) -> Callable[[Any, Any], Any]:
-    def join(total: Any, value: Any) -> Any:
-        if not maximum:
-            return b.fadd(total, value)
-        # The first operand of an ordered comparison is what x86 drops where either is NaN: a NaN in `total` stays.
-        larger = b.select(b.fcmp_ordered(">", value, total), value, total)
-        return b.select(b.fcmp_unordered("uno", value, value), value, larger)
-
-    return join
+    return lambda total, value: v.maximum(b, total, value) if maximum else b.fadd(total, value)
 
 
 def _over(b: Any, taps: int, value: Callable[[Any], Any], join: Callable[[Any, Any], Any]) -> Any:

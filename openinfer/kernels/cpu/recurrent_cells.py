@@ -89,7 +89,7 @@ def candidate_of_gru(v: VectorType, hidden: int, names: tuple[str, ...], clip: f
 
 
 def _clipped(b: Any, v: VectorType, x: Any, clip: float) -> Any:
-    return v.maximum(b, v.minimum(b, x, v.constant(clip)), v.constant(-clip)) if clip else x
+    return v.at_least(b, v.at_most(b, x, v.constant(clip)), v.constant(-clip)) if clip else x
 
 
 def _over_units(v: VectorType, hidden: int, emit_units: Emit) -> Any:

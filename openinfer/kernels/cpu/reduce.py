@@ -14,7 +14,7 @@ from typing import Any
 import numba as nb
 import numpy as np
 
-from openinfer.kernels.cpu.lines import fold_line
+from openinfer.kernels.cpu.lines import fold_line, line_start, strided_maximum
 from openinfer.kernels.cpu.pointers import NUMBA_TYPES, POINTERS
 from openinfer.ops.reduce import COLUMNS
 
@@ -99,17 +99,14 @@ def _compiled(lines: list[str], operation: str, dtype: str, fold: str) -> Any:
 @functools.cache
 def log_sum_exp(*, dtype: str) -> Any:
     """log_sum_exp(x, y, size, inner, low, high): y[o, i] = log Σ exp(x[o, :, i]), shifted by the maximum; a block is one (o, i)."""
-    pointer, cast = POINTERS[dtype], NUMBA_TYPES[dtype]
+    pointer, cast, largest = POINTERS[dtype], NUMBA_TYPES[dtype], strided_maximum(dtype)
 
     @nb.njit(error_model="numpy")
     def kernel(x: int, y: int, size: int, inner: int, low: int, high: int) -> None:
         read, write = pointer(x), pointer(y)
         for block in range(low, high):
-            at = block // inner * size * inner + block % inner
-            top = read[at]
-            for i in range(1, size):
-                v = read[at + i * inner]
-                top = v if v > top or v != v else top
+            at = line_start(block, size, inner)
+            top = largest(x, at, size, inner)
             # An infinite maximum is the answer; subtracting it would make NaN.
             shift = 0.0 if math.isinf(top) else float(top)
             total = 0.0
@@ -131,7 +128,7 @@ def arg_extreme(*, dtype: str, maximum: bool, last: bool) -> Any:
     def kernel(x: int, y: int, size: int, inner: int, low: int, high: int) -> None:
         read, write = pointer(x), write_to(y)
         for block in range(low, high):
-            start = block // inner * size * inner + block % inner
+            start = line_start(block, size, inner)
             best, index = read[start], 0
             for i in range(1, size):
                 v = read[start + i * inner]

@@ -7,6 +7,7 @@ from typing import Any
 
 import numba as nb
 
+from openinfer.kernels.cpu.lines import line_start
 from openinfer.kernels.cpu.pointers import NUMBA_TYPES, POINTERS
 
 
@@ -23,7 +24,7 @@ def scan(*, dtype: str, product: bool, exclusive: bool, reverse: bool) -> Any:
     def kernel(x: int, y: int, size: int, inner: int, low: int, high: int) -> None:
         read, write = pointer(x), pointer(y)
         for line in range(low, high):
-            first = (line // inner) * size * inner + line % inner
+            first = line_start(line, size, inner)
             total = wide(1) if product else wide(0)
             for i in range(size):
                 at = first + (size - 1 - i if reverse else i) * inner
@@ -54,7 +55,7 @@ def top(*, dtype: str, largest: bool) -> Any:
     def kernel(x: int, values: int, indices: int, size: int, inner: int, k: int, low: int, high: int) -> None:
         read, write, places = pointer(x), pointer(values), index_pointer(indices)
         for line in range(low, high):
-            start, to = (line // inner) * size * inner + line % inner, (line // inner) * k * inner + line % inner
+            start, to = line_start(line, size, inner), line_start(line, k, inner)
             for i in range(size):
                 value = read[start + i * inner]
                 count = min(i, k)

@@ -15,7 +15,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from openinfer.kernels.cpu.activations import exp
-from openinfer.kernels.cpu.lines import fold_line
+from openinfer.kernels.cpu.lines import fold_line, line_start, strided_maximum
 from openinfer.kernels.cpu.loop import counted
 from openinfer.kernels.cpu.pointers import NUMBA_TYPES, POINTERS
 from openinfer.kernels.cpu.vector_math import EXP
@@ -56,17 +56,14 @@ def _contiguous(dtype: str) -> Any:
 
 
 def _strided(dtype: str) -> Any:
-    pointer, exponential, cast = POINTERS[dtype], EXP[dtype], NUMBA_TYPES[dtype]
+    pointer, exponential, cast, largest = POINTERS[dtype], EXP[dtype], NUMBA_TYPES[dtype], strided_maximum(dtype)
 
     @nb.njit(error_model="numpy", forceinline=True)
     def kernel(x: int, y: int, size: int, inner: int, low: int, high: int) -> None:
         read, write = pointer(x), pointer(y)
         for line in range(low, high):
-            first = (line // inner) * size * inner + line % inner
-            top = read[first]
-            for i in range(1, size):
-                value = read[first + i * inner]
-                top = value if value > top or value != value else top
+            first = line_start(line, size, inner)
+            top = largest(x, first, size, inner)
             total = 0.0
             for i in range(size):
                 value = exponential(read[first + i * inner] - top)

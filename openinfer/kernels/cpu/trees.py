@@ -57,21 +57,7 @@ def trees(
     )
 
     @nb.njit(error_model="numpy")
-    def finish_plain(
-        nodes: int,
-        places: int,
-        base: int,
-        o: int,
-        t: int,
-        w: int,
-        sums: int,
-        c: int,
-        labels: int,
-        y: int,
-        padded: int,
-        count: int,
-        index: int,
-    ) -> None:
+    def plain_score(nodes: int, places: int, base: int, padded: int) -> Any:
         threshold, place, factors = real(nodes), i32(places), f64(base)
         t0 = t1 = t2 = t3 = 0.0
         for g in range(0, padded - padded % 4, 4):
@@ -86,31 +72,15 @@ def trees(
             t1 += threshold[i64_(place[rest + 1]) * 2]
         if padded % 4 > 2:
             t2 += threshold[i64_(place[rest + 2]) * 2]
-        write(y)[index] = rounded((((t0 + t1) + t2) + t3) / factors[0] + factors[1])
+        return (((t0 + t1) + t2) + t3) / factors[0] + factors[1]
 
     @nb.njit(error_model="numpy")
-    def finish_scores(
-        nodes: int,
-        places: int,
-        base: int,
-        o: int,
-        t: int,
-        w: int,
-        sums: int,
-        c: int,
-        labels: int,
-        y: int,
-        padded: int,
-        count: int,
-        index: int,
-    ) -> None:
+    def leaves_of(nodes: int, places: int, count: int) -> None:
         numbers, place = number(nodes), i32(places)
         for tree in range(count):
             place[tree] = numbers[i64_(place[tree]) * 2]
-        score(places, count, base, o, t, w, sums, c, labels, y, index)
 
     i64_ = nb.int64
-    finish = finish_plain if plain else finish_scores
 
     @nb.njit(error_model="numpy")
     def one_row(
@@ -124,7 +94,11 @@ def trees(
             if mirrored:
                 mine[features + j] = -value
         walk_row(row, nodes, starts, places, queue, padded)
-        finish(nodes, places, base, o, t, w, sums, c, labels, y, padded, count, index)
+        if plain:
+            write(y)[index] = rounded(plain_score(nodes, places, base, padded))
+        else:
+            leaves_of(nodes, places, count)
+            score(places, count, base, o, t, w, sums, c, labels, y, index)
 
     if tile_least == 0:
 
@@ -157,29 +131,6 @@ def trees(
                     cell[(features + j) * tile_rows + r] = -value
 
     @nb.njit(error_model="numpy")
-    def tile_plain(
-        found: int, leaves: int, base: int, o: int, t: int, w: int, places: int, sums: int, c: int, labels: int, y: int, count: int,
-        first: int, rows: int,
-    ) -> None:  # fmt: skip
-        add_up(found, leaves, count, sums)
-        total, factors, result = f64(sums), f64(base), write(y)
-        for r in range(rows):
-            result[first + r] = rounded(total[r] / factors[0] + factors[1])
-
-    @nb.njit(error_model="numpy")
-    def tile_scores(
-        found: int, leaves: int, base: int, o: int, t: int, w: int, places: int, sums: int, c: int, labels: int, y: int, count: int,
-        first: int, rows: int,
-    ) -> None:  # fmt: skip
-        leaf, numbers, place = i32(found), i32(leaves), i32(places)
-        for r in range(rows):
-            for tree in range(count):
-                place[tree] = numbers[leaf[tree * tile_rows + r]]
-            score(places, count, base, o, t, w, sums, c, labels, y, first + r)
-
-    finish_tile = tile_plain if plain else tile_scores
-
-    @nb.njit(error_model="numpy")
     def by_tiles(
         x: int, nodes: int, starts: int, base: int, o: int, t: int, w: int, c: int, thresholds: int, slots: int, masks: int, words: int,
         leaves: int, row: int, places: int, queue: int, sums: int, tile: int, found: int, labels: int, y: int, padded: int, count: int,
@@ -193,7 +144,17 @@ def trees(
             if rows >= tile_least:
                 load_tile(x, tile, index, rows)
                 find_leaves(tile, thresholds, slots, masks, words, word_count, found)
-                finish_tile(found, leaves, base, o, t, w, places, sums, c, labels, y, count, index, rows)
+                if plain:
+                    add_up(found, leaves, count, sums)
+                    total, factors, result = f64(sums), f64(base), write(y)
+                    for r in range(rows):
+                        result[index + r] = rounded(total[r] / factors[0] + factors[1])
+                else:
+                    leaf, numbers, place = i32(found), i32(leaves), i32(places)
+                    for r in range(rows):
+                        for tree in range(count):
+                            place[tree] = numbers[leaf[tree * tile_rows + r]]
+                        score(places, count, base, o, t, w, sums, c, labels, y, index + r)
             else:
                 for k in range(index, index + rows):
                     one_row(x, nodes, starts, base, o, t, w, c, row, places, queue, sums, labels, y, padded, count, k)

@@ -119,13 +119,25 @@ class VectorType:
         return self._call(builder, "fma", a, b, c)
 
     def maximum(self, builder: Any, a: Any, b: Any) -> Any:
-        """The larger, NaN where either is NaN."""
-        above = builder.fcmp_unordered(">", a, b)
-        return builder.select(above, a, b)
+        """The larger, `a` of equals, NaN where either is NaN; of scalars too."""
+        return self._extreme(builder, ">", a, b)
 
     def minimum(self, builder: Any, a: Any, b: Any) -> Any:
-        """The smaller, NaN where either is NaN and it is `a`."""
-        return builder.select(builder.fcmp_unordered("<", a, b), a, b)
+        """The smaller, `a` of equals, NaN where either is NaN; of scalars too."""
+        return self._extreme(builder, "<", a, b)
+
+    def _extreme(self, builder: Any, better: str, a: Any, b: Any) -> Any:
+        # The first operand of an ordered comparison is what x86 drops where either is NaN: a NaN in `a` stays.
+        chosen = builder.select(builder.fcmp_ordered(better, b, a), b, a)
+        return builder.select(builder.fcmp_unordered("uno", b, b), b, chosen)
+
+    def at_least(self, builder: Any, a: Any, bound: Any) -> Any:
+        """`a`, or `bound` where that is larger; NaN where `a` is NaN. `bound` is a number, which saves half of `maximum`."""
+        return builder.select(builder.fcmp_unordered(">", a, bound), a, bound)
+
+    def at_most(self, builder: Any, a: Any, bound: Any) -> Any:
+        """`a`, or `bound` where that is smaller; NaN where `a` is NaN. `bound` is a number."""
+        return builder.select(builder.fcmp_unordered("<", a, bound), a, bound)
 
     def nearest(self, builder: Any, a: Any) -> Any:
         """The nearest integers, halves to even."""
