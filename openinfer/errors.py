@@ -5,6 +5,7 @@
     │   ├── UnsupportedOperatorError
     │   └── HostileModelError
     ├── InputError                 a request: name, dtype, shape
+    │   └── IndexRangeError        an index that a call gathers or scatters by lies outside its axis
     ├── ConfigError                knobs and configuration files
     │   └── ProvenanceError        a configuration made for another model
     ├── PrecisionError             a conversion would lose more than the tolerance
@@ -53,6 +54,10 @@ class HostileModelError(ModelError):
 
 class InputError(OpenInferError):
     """A request does not fit the model's signature."""
+
+
+class IndexRangeError(InputError):
+    """An index that a call gathers or scatters by lies outside its axis. The outputs of that call mean nothing."""
 
 
 class ConfigError(OpenInferError):

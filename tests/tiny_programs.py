@@ -48,7 +48,7 @@ define i32 @fail(ptr %r, ptr %e, i64 %table, i64 %thread, i64 %threads) {{
   %others = icmp ne i64 %who, 0
   %other = icmp ne i64 %thread, 0
   %fails = icmp eq i1 %others, %other
-  %status = select i1 %fails, i32 1, i32 0
+  %status = select i1 %fails, i32 2, i32 0
   ret i32 %status
 }}
 

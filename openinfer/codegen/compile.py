@@ -37,7 +37,9 @@ def compile_kernel(kernel: str, statics: dict[str, Hashable], sizes: Sequence[in
     given = [None] * (count - len(sizes) - 2) + [*sizes, None, None]
     passed = [f"a{index}" if size is None else str(size) for index, size in enumerate(given)]
     taken = [name for name, size in zip(passed, given, strict=True) if size is None]
-    lines = [f"def form({', '.join(taken)}):", "    aligned_frame()", f"    kernel({', '.join(passed)})", ""]
+    call = f"kernel({', '.join(passed)})"
+    body = [f"    if {call}:", "        raise IndexError"] if kernel in registry.INDEXED else [f"    {call}"]
+    lines = [f"def form({', '.join(taken)}):", "    aligned_frame()", *body, ""]
     namespace: dict[str, Any] = {"__name__": "openinfer.generated", "kernel": made, "aligned_frame": aligned_frame}
     exec(compile("\n".join(lines), "<openinfer kernel>", "exec"), namespace)
     return _compile(namespace["form"], len(taken))

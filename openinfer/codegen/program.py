@@ -13,6 +13,8 @@
                 k0(t[8], t[9], t[10], t[11], 1, 64, 40, 64, 1 * thread // w, 1 * (thread + 1) // w)
             barrier(t[1], threads)
             ...
+        if wrong:                                                 # only after `wrong = 0` and `wrong += k2(...)`, a kernel that counts
+            raise IndexError                                      # indices outside their axis; entry_ir reports it
 
 `table` is an int64 array: a header, one slot per buffer address, one per number that varies with the input shapes.
 """
@@ -23,6 +25,7 @@ import dataclasses
 from collections.abc import Hashable, Sequence
 
 from openinfer.codegen.lowering import Lowered
+from openinfer.kernels.cpu.registry import INDEXED
 from openinfer.ops._base import Operand, Packed, Scratch, Step
 
 HEADER = 8
@@ -143,6 +146,7 @@ def source(shape: Skeleton, fixed: Literals, threads: int) -> tuple[str, list[tu
             f"{address} + thread * {next(strides)}" if private else address
             for address, private in zip(addresses, step.private, strict=True)
         ]
+        name = f"wrong += {name}" if step.kernel in INDEXED else name
         alone.append(f"{name}({', '.join([*addresses, *sizes, '0', blocks])})")
         share = [f"{blocks} * thread // w", f"{blocks} * (thread + 1) // w"]
         together += [
@@ -155,9 +159,14 @@ def source(shape: Skeleton, fixed: Literals, threads: int) -> tuple[str, list[tu
         f"# k{index}: {kernel}({', '.join(f'{name}={value!r}' for name, value in statics)})" for (kernel, statics), index in kernels.items()
     ]
     lines = [*header, "def program(table, thread, threads):", "    aligned_frame()", "    t = i64(table)"]
+    counted = any(step.kernel in INDEXED for step in shape.steps)
+    if counted:
+        lines.append("    wrong = 0")
     if threads < 2:
         lines += [f"    {line}" for line in alone]
     else:
         lines += ["    if threads < 2:", *(f"        {line}" for line in alone or ["return"])]
         lines += ["    else:", *(f"        {line}" for line in together or ["return"])]
+    if counted:
+        lines += ["    if wrong:", "        raise IndexError"]
     return "\n".join(lines) + "\n", [(kernel, dict(statics)) for kernel, statics in kernels]

@@ -26,7 +26,8 @@ MAX_TABLES = 1024  # calls of one runner that may be inside at once
 
 
 def bound_call(table: Table, owner: object = None, *, release_gil: bool = False) -> Callable[[], None]:
-    """A builtin without arguments that runs the table's program once and returns None; `CompiledCodeError` where the program fails.
+    """A builtin without arguments that runs the table's program once and returns None. `IndexRangeError` where an index
+    lies outside its axis, `CompiledCodeError` where the program fails otherwise.
 
     One thread at a time may be inside it. It keeps `table` and `owner` alive. `release_gil` lets other Python threads run meanwhile
     (about 30 ns, and the wait for the GIL afterwards). With a control block in word 1 and 2 or more in word 2 it runs on the pool.
@@ -87,7 +88,7 @@ class Runner:
     agree and lie in 1…batch_limit; the batch is stored in table word `batch_slot`.
 
     Any number of threads may call `run`. Each call leases a table; `new_table()` makes one (with its own scratch memory) when none is
-    free, at first during construction. A failing program raises `CompiledCodeError`; more than `MAX_TABLES` calls at once, `OverloadError`.
+    free, at first during construction. A failing program raises as in `bound_call`; more than `MAX_TABLES` calls at once, `OverloadError`.
     `native` tells whether the fast path is in use. `run` keeps what it needs alive (tables, `new_table`), without a reference cycle.
     """
 

@@ -20,7 +20,11 @@ from openinfer.runtime import entry_run_ir, pool_ir
 OBJECT_TYPE = 8
 ARRAY_DATA, ARRAY_NDIM, ARRAY_DIMS, ARRAY_STRIDES, ARRAY_DESCR, ARRAY_FLAGS = 16, 24, 32, 40, 56, 64
 DESCR_BYTEORDER, DESCR_NUMBER = 26, 28
+INDEX_STATUS = 1  # a program's status where indices lay outside their axis: Numba's for an exception that is raised
 FIT = 0x1 | 0x100  # NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_ALIGNED
+INDEX_TEXT = (
+    "found an index outside its axis in a gather or scatter; allowed are -size ... size - 1 of the axis; mend the indices of the request"
+)
 
 PYTHON_FUNCTIONS = (
     "Py_IncRef",
@@ -59,8 +63,10 @@ declare ptr @new_array(ptr, ptr, i32, ptr, ptr, ptr, i32, ptr)
 @dict_type = external global i8
 @array_type = external global i8
 @failure = external global i8
+@index_failure = external global i8
 @type_error = external global i8
 @message = internal constant [51 x i8] c"the compiled program reported a failure of its own\\00"
+@index_message = internal constant [$INDEX_LENGTH x i8] c"$INDEX_TEXT\\00"
 @not_an_array = internal constant [25 x i8] c"expected a numpy.ndarray\\00"
 
 define internal ptr @opened(ptr %self) alwaysinline {
@@ -124,6 +130,15 @@ define internal ptr @answer_none() alwaysinline {
   ret ptr @none
 }
 
+; Sets the exception that a status other than 0 means.
+define internal void @report(i32 %status) noinline {
+  %indices = icmp eq i32 %status, $INDEX_STATUS
+  %kind = select i1 %indices, ptr @index_failure, ptr @failure
+  %text = select i1 %indices, ptr @index_message, ptr @message
+  call void @PyErr_SetString(ptr %kind, ptr %text)
+  ret void
+}
+
 define internal ptr @conclude(i32 %status) alwaysinline {
   %good = icmp eq i32 %status, 0
   br i1 %good, label %fine, label %bad
@@ -131,7 +146,7 @@ fine:
   %none = call ptr @answer_none()
   ret ptr %none
 bad:
-  call void @PyErr_SetString(ptr @failure, ptr @message)
+  call void @report(i32 %status)
   ret ptr null
 }
 
@@ -213,5 +228,6 @@ bad:
 def text() -> str:
     """One module: the pool's functions and the calls."""
     every = {**vars(control_block), **vars(entry_run_ir), **globals()}
-    words = {name: value for name, value in every.items() if name.isupper() and isinstance(value, int)}
+    words: dict[str, object] = {name: value for name, value in every.items() if name.isupper() and isinstance(value, int)}
+    words |= {"INDEX_LENGTH": len(INDEX_TEXT) + 1, "INDEX_TEXT": INDEX_TEXT}
     return pool_ir.text() + string.Template(_TEXT + entry_run_ir.TEMPLATE).substitute(words)

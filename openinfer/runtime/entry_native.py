@@ -10,7 +10,7 @@ import numpy as np
 
 from openinfer.codegen import object_cache
 from openinfer.codegen.loader import Library, compile_ir, load_object
-from openinfer.errors import CompiledCodeError
+from openinfer.errors import CompiledCodeError, IndexRangeError
 from openinfer.fork_lock import ForkLock
 from openinfer.runtime import entry_ir, entry_layout
 
@@ -42,7 +42,8 @@ def library() -> Library:
 @functools.cache
 def _library() -> Library:
     python = {name: _address(name) for name in entry_ir.PYTHON_FUNCTIONS}
-    objects = {"none": None, "dict_type": dict, "array_type": np.ndarray, "failure": CompiledCodeError, "type_error": TypeError}
+    objects: dict[str, object] = {"none": None, "dict_type": dict, "array_type": np.ndarray, "type_error": TypeError}
+    objects |= {"failure": CompiledCodeError, "index_failure": IndexRangeError}
     imports = {**python, **{name: id(value) for name, value in objects.items()}, "new_array": entry_layout.new_array_address()}
     # Where arrays cannot be read natively, nothing calls `new_array`; it still has to link.
     imports["new_array"] = imports["new_array"] or python["PyErr_Clear"]

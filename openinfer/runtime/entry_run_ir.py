@@ -330,7 +330,7 @@ finish:
   %good = icmp eq i32 %status, 0
   br i1 %good, label %done, label %report
 report:
-  call void @PyErr_SetString(ptr @failure, ptr @message)
+  call void @report(i32 %status)
   br label %fail
 done:
   call void @drop(ptr %held, i64 %in)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from openinfer.errors import IndexRangeError
 from openinfer.ir.graph import Array, Signature, TensorType
 from openinfer.runtime.entry import bound_call
 from openinfer.runtime.executor import address
@@ -123,9 +124,16 @@ def joined_symbol(inputs: Sequence[Signature]) -> str | None:
 def rows_are_independent(program: Program, kinds: Mapping[str, TensorType], draw: Callable[[int], Mapping[str, Array]]) -> bool:
     """Whether each row of a joined call is answered as if it were alone, bit for bit, tried on the rows that `draw(rows)` gives.
 
-    A model may mix rows: a softmax down the batch, a batch statistic, a transposition. Such requests are never joined.
+    A model may mix rows: a softmax down the batch, a batch statistic, a transposition. Such requests are never joined, nor are those of a
+    model that the drawn rows index out of range.
     """
-    rows = draw(3)
+    try:
+        return _answered_alike(program, kinds, draw(3))
+    except IndexRangeError:
+        return False
+
+
+def _answered_alike(program: Program, kinds: Mapping[str, TensorType], rows: Mapping[str, Array]) -> bool:
     whole = _answer(program, kinds, rows, 0, 3)
     for at in range(3):
         alone = _answer(program, kinds, rows, at, at + 1)

@@ -10,6 +10,8 @@ from models import model
 from onnx import TensorProto, helper
 
 import openinfer
+from openinfer.codegen import linked
+from openinfer.errors import IndexRangeError
 
 
 def shape_of(rng, rank):
@@ -166,3 +168,43 @@ def test_a_shape_made_at_run_time_stays_native():
         x = rng.standard_normal((n, 80, 80)).astype(np.float32)
         assert (engine.run({"x": x})["y"] == x * np.float32(2.5)).all()
     assert not engine.statistics().fallback
+
+
+OUTSIDE = {
+    # operator: attributes, inputs; the axis that the indices go by has 5 elements
+    "Gather": ({"axis": 0}, ["x", "i"]),
+    "GatherElements": ({"axis": 0}, ["x", "i"]),
+    "GatherND": ({}, ["x", "i"]),
+    "ScatterElements": ({"axis": 0}, ["x", "i", "u"]),
+    "ScatterND": ({}, ["x", "i", "u"]),
+}
+
+
+@pytest.mark.parametrize("inlined", [0, 16])
+@pytest.mark.parametrize("op", OUTSIDE)
+def test_an_index_outside_its_axis_is_an_error(op, inlined, monkeypatch):
+    monkeypatch.setattr(linked, "INLINED_KERNELS", inlined)
+    rng = generator()
+    attributes, names = OUTSIDE[op]
+    rows, width = 6, 20_000  # enough work for two threads
+    shape = [rows, width] if op.endswith("Elements") else [rows, 1] if op.endswith("ND") else [rows]
+    inputs = {"x": (TensorProto.FLOAT, [5, width]), "i": (TensorProto.INT64, shape), "u": (TensorProto.FLOAT, [rows, width])}
+    inputs = {name: inputs[name] for name in names}
+    nodes = [helper.make_node(op, names, ["g"], **attributes), helper.make_node("Neg", ["g"], ["y"])]
+    height = 5 if op.startswith("Scatter") else rows
+    proto = model(nodes, inputs, {"y": (TensorProto.FLOAT, [height, width])}, opset=18)
+    given = {name: rng.standard_normal(size).astype(np.float32) for name, (_, size) in inputs.items() if name != "i"}
+    good = rng.integers(-5, 5, shape)
+    bad = good.copy()
+    bad.flat[int(rng.integers(bad.size))] = int(rng.choice([-6, 5, 2**40, -(2**40)]))
+    for threads in (1, 2):
+        with openinfer.load(proto, {"engine": {"threads": threads}}) as engine:
+            for _ in range(2):
+                y = {"y": np.full((height, width), np.nan, np.float32)}
+                with pytest.raises(IndexRangeError, match="outside its axis"):
+                    engine.run({**given, "i": bad})
+                with pytest.raises(IndexRangeError, match="outside its axis"):
+                    engine.bind({**given, "i": bad}, y)()
+                engine.bind({**given, "i": good}, y)()
+                assert (y["y"] == engine.run({**given, "i": good})["y"]).all()
+            assert not engine.statistics().fallback

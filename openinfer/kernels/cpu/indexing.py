@@ -1,5 +1,5 @@
 """Reading and writing at indices that only the call knows. A negative index counts from the end; one outside the axis reads zero and
-writes nothing.
+writes nothing, and is counted: gathers and scatters return how many did so.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from typing import Any
 
 import numba as nb
 
+from openinfer.kernels.cpu.lines import line_start
 from openinfer.kernels.cpu.movement import WORDS
 from openinfer.kernels.cpu.pointers import NUMBA_TYPES, POINTERS
 
@@ -27,7 +28,7 @@ def gather_elements(*, item_bytes: int, index: str, rank: int, axis: int) -> Any
 
     `dims` are those of the indices, `strides` those of x in elements, `size` is x's axis; a block is one element.
     """
-    body = ["write[block] = read[to] if inside else 0"]
+    body = ["write[block] = read[to] if inside else 0", "wrong += 0 if inside else 1"]
     names = ["x", "indices", "y"]
     return _elementwise(names, body, WORDS[item_bytes], WORDS[item_bytes], index, rank, axis, "for block in range(low, high):")
 
@@ -35,7 +36,7 @@ def gather_elements(*, item_bytes: int, index: str, rank: int, axis: int) -> Any
 @functools.cache
 def scatter_elements(*, dtype: str, index: str, rank: int, axis: int, reduction: str) -> Any:
     """scatter_elements(updates, indices, y, size, dims…, strides…, low, high): the updates go to y in their order; one block in all."""
-    body = ["if inside:", "    v = read[block]", f"    write[to] = cast({COMBINE[reduction]})"]
+    body = ["if inside:", "    v = read[block]", f"    write[to] = cast({COMBINE[reduction]})", "else:", "    wrong += 1"]
     names = ["updates", "indices", "y"]
     count = " * ".join(["1", *(f"d{i}" for i in range(rank))])
     return _elementwise(
@@ -48,13 +49,13 @@ def _elementwise(
 ) -> Any:
     header = [*names, "size", *(f"d{i}" for i in range(rank)), *(f"s{i}" for i in range(rank)), "low", "high"]
     lines = [f"def kernel({', '.join(header)}):", f"    read, places, write = source({names[0]}), indexed({names[1]}), destination(y)"]
-    lines += [f"    {loop}", "        rest, to = block, 0"]
+    lines += ["    wrong = 0", f"    {loop}", "        rest, to = block, 0"]
     for i in reversed(range(rank)):
         lines.append(f"        i, rest = rest % d{i}, rest // d{i}")
         if i != axis:
             lines.append(f"        to += i * s{i}")
     lines += ["        at = int(places[block])", "        at = at + size if at < 0 else at", "        inside = 0 <= at < size"]
-    lines += [f"        to += at * s{axis}", *(f"        {line}" for line in body)]
+    lines += [f"        to += at * s{axis}", *(f"        {line}" for line in body), "    return wrong"]
     namespace: dict[str, Any] = {
         "source": source,
         "destination": destination,
@@ -74,6 +75,7 @@ def gather_slices(*, item_bytes: int, depth: int) -> Any:
     lines = [
         f"def kernel(x, indices, y, rows, batch_elements, inner, {_list(depth)}, low, high):",
         "    read, places, write = word(x), indexed(indices), word(y)",
+        "    wrong = 0",
         "    for block in range(low, high):",
         "        to, inside = block // rows * batch_elements, True",
         *_slice_address(depth),
@@ -81,8 +83,10 @@ def gather_slices(*, item_bytes: int, depth: int) -> Any:
         "            for j in range(inner):",
         "                write[block * inner + j] = read[to + j]",
         "        else:",
+        "            wrong += 1",
         "            for j in range(inner):",
         "                write[block * inner + j] = 0",
+        "    return wrong",
     ]
     namespace: dict[str, Any] = {"word": WORDS[item_bytes], "indexed": POINTERS["int64"], "__name__": "openinfer.generated"}
     exec(compile("\n".join(lines), "<openinfer gather>", "exec"), namespace)
@@ -95,6 +99,7 @@ def scatter_slices(*, dtype: str, depth: int, reduction: str) -> Any:
     lines = [
         f"def kernel(updates, indices, y, rows, inner, {_list(depth)}, low, high):",
         "    read, places, write = pointer(updates), indexed(indices), pointer(y)",
+        "    wrong = 0",
         "    for block in range(rows if low < high else 0):",
         "        to, inside = 0, True",
         *_slice_address(depth),
@@ -103,6 +108,9 @@ def scatter_slices(*, dtype: str, depth: int, reduction: str) -> Any:
         "                v = read[block * inner + j]",
         f"                write[to] = cast({COMBINE[reduction]})",
         "                to += 1",
+        "        else:",
+        "            wrong += 1",
+        "    return wrong",
     ]
     namespace: dict[str, Any] = {
         "pointer": POINTERS[dtype],
@@ -144,7 +152,7 @@ def one_hot(*, index: str, item_bytes: int) -> Any:
         for block in range(low, high):
             at = int(places[block])
             at = at + depth if at < 0 else at
-            start = block // inner * depth * inner + block % inner
+            start = line_start(block, depth, inner)
             for i in range(depth):
                 write[start + i * inner] = on if i == at else off
 

@@ -60,13 +60,14 @@ def fill(*, item_bytes: int, block: int) -> Any:
 def gather(*, item_bytes: int, index: str) -> Any:
     """gather(data, indices, out, axis_size, index_count, inner, low, high): out[o, j, :] = data[o, indices[j], :]; a block is one (o, j).
 
-    `indices` are of the dtype `index`; a negative one counts from the end; one outside the axis writes zeros.
+    `indices` are of the dtype `index`; a negative one counts from the end; one outside the axis writes zeros. Returns how many did.
     """
     word, index_pointer = WORDS[item_bytes], POINTERS[index]
 
     @nb.njit(error_model="numpy")
-    def kernel(data: int, indices: int, out: int, axis_size: int, index_count: int, inner: int, low: int, high: int) -> None:
+    def kernel(data: int, indices: int, out: int, axis_size: int, index_count: int, inner: int, low: int, high: int) -> int:
         read, write, places = word(data), word(out), index_pointer(indices)
+        wrong = 0
         for block in range(low, high):
             j = block % index_count
             at = int(places[j])
@@ -76,7 +77,9 @@ def gather(*, item_bytes: int, index: str) -> Any:
                 for i in range(inner):
                     write[block * inner + i] = read[start + i]
             else:
+                wrong += 1
                 for i in range(inner):
                     write[block * inner + i] = 0
+        return wrong
 
     return kernel

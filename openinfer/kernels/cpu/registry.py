@@ -42,6 +42,10 @@ MODULES: dict[str, str] = {
     # kernel name: module of openinfer.kernels.cpu whose function of the same name is the factory
 }
 
+# Kernels that return how many indices lay outside their axis. They run to their end all the same, and so does the program, which fails
+# after the last step: a thread that left in the middle would keep the others waiting at the barrier.
+INDEXED = frozenset({"gather", "gather_elements", "gather_slices", "scatter_elements", "scatter_slices"})
+
 
 def make(kernel: str, statics: dict[str, Any]) -> Any:
     """The Numba dispatcher of `kernel` for these statics."""
