@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 import tomllib
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from openinfer.errors import ConfigError, suggest
+from openinfer.version import __version__
 
 
 class Section(BaseModel):
@@ -114,7 +116,9 @@ class Config(Section):
         try:
             return cls.model_validate(dict(values))
         except ValidationError as error:
-            raise ConfigError(_first_problem(error, source)) from None
+            later = later_version(values)
+            remedy = f"; it was written by openinfer {later}, this is {__version__}: update openinfer, or tune again" if later else ""
+            raise ConfigError(f"{_first_problem(error, source)}{remedy}") from None
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Config:
@@ -148,6 +152,19 @@ class Config(Section):
             section, key = name.split(".", 1)
             dump[section][key] = value
         return type(self).parse(dump)
+
+
+def later_version(values: Mapping[str, Any]) -> str:
+    """The version of openinfer that wrote a configuration, by its provenance, where that is later than this one; else empty."""
+    at: Any = values
+    for key in ("provenance", "versions", "openinfer"):
+        at = at.get(key) if isinstance(at, Mapping) else None
+    return at if isinstance(at, str) and _numbers(at) > _numbers(__version__) else ""
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """(0, 1, 0) of "0.1.0rc2": releases alone are compared."""
+    return tuple(int(part) for part in re.findall(r"\d{1,9}", version)[:3])
 
 
 def write_atomically(path: Path, content: str | bytes, mode: int = 0o666) -> None:

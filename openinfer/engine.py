@@ -5,12 +5,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import gc
-import hashlib
-import logging
 import os
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,9 +15,8 @@ import numpy as np
 from openinfer.codegen import object_cache
 from openinfer.codegen.lowering import Refused
 from openinfer.config import Config
-from openinfer.errors import ConfigError, InputError, OpenInferError, PrecisionError, ProvenanceError
+from openinfer.errors import ConfigError, InputError, OpenInferError
 from openinfer.fork_lock import ForkLock
-from openinfer.frontend.dtypes import value_types
 from openinfer.frontend.onnx_model import read
 from openinfer.ir.graph import Graph, Signature, TensorType
 from openinfer.machine import host
@@ -34,6 +30,7 @@ from openinfer.runtime.executor import Executor, Price, address
 from openinfer.runtime.fallback import Fallback
 from openinfer.runtime.pool import Pool
 from openinfer.runtime.program import Context
+from openinfer.runtime.provenance import verify_precision, verify_provenance
 from openinfer.runtime.signature import check, probes
 
 if TYPE_CHECKING:
@@ -41,8 +38,6 @@ if TYPE_CHECKING:
     from openinfer.sandbox.executor import Remote, RemoteContext
     from openinfer.sandbox.host import Source
     from openinfer.scheduler.scheduler import Scheduler
-
-log = logging.getLogger("openinfer")
 
 KEPT_RUNNERS = 32
 
@@ -423,8 +418,8 @@ def load(
 
         return Engine(Remote(_source(model, settings), settings.sandbox), settings)
     graph = read(model)
-    _verify_provenance(settings, model)
-    _verify_precision(settings, graph, model)
+    verify_provenance(settings, model)
+    verify_precision(settings, graph, model)
     return Engine(graph, settings, watch)
 
 
@@ -446,15 +441,6 @@ def load_for_sandbox(config: Mapping[str, Any], path: str | None = None, model: 
     return load(path if path is not None else model, Config.parse(config))
 
 
-def model_hash(model: str | os.PathLike[str] | bytes | Any) -> str:
-    """SHA-256 of the model's bytes, as a configuration's provenance records it."""
-    if isinstance(model, (str, os.PathLike)):
-        data = Path(model).read_bytes()
-    else:
-        data = model if isinstance(model, bytes) else model.SerializeToString()
-    return hashlib.sha256(data).hexdigest()
-
-
 def _config(config: Config | str | os.PathLike[str] | Mapping[str, Any] | None) -> Config:
     if config is None:
         named = os.environ.get("OPENINFER_CONFIG")
@@ -462,38 +448,3 @@ def _config(config: Config | str | os.PathLike[str] | Mapping[str, Any] | None) 
     if isinstance(config, Config):
         return config
     return Config.parse(config) if isinstance(config, Mapping) else Config.load(config)
-
-
-def _verify_provenance(config: Config, model: Any) -> None:
-    """Refuse a configuration of another model; warn about one of another machine."""
-    expected = config.provenance.get("model_sha256")
-    if expected is not None and (found := model_hash(model)) != expected:
-        raise ProvenanceError(f"the configuration was tuned for the model {expected[:12]}, found {found[:12]}; tune again for this model")
-    machine = config.provenance.get("machine")
-    if machine is not None and machine != host().fingerprint:
-        log.warning("the configuration was tuned on machine %s, this is %s; tune again for this machine", machine, host().fingerprint)
-
-
-def _verify_precision(config: Config, graph: Graph, model: Any) -> None:
-    """Refuse float32 for a float64 model, unless `openinfer.calibrate` has measured this model with these layers in float64."""
-    if config.engine.precision != "float32" or "float64" not in value_types(graph).values():
-        return
-    calibration, remedy = config.evidence.get("calibration"), "run openinfer.calibrate(model, inputs), or leave the precision at 'model'"
-    if not isinstance(calibration, Mapping):
-        raise PrecisionError(f"found engine.precision = 'float32' for a float64 model; allowed: with a calibration of this model; {remedy}")
-    calibrated, found = str(calibration.get("model_sha256", "")), model_hash(model)
-    if calibrated != found:
-        raise PrecisionError(
-            f"found a calibration of the model {calibrated[:12]!r}; allowed for float32: one of this model, {found[:12]!r}; {remedy}"
-        )
-    if calibration.get("precision") != "float32":
-        raise PrecisionError(
-            f"found engine.precision = 'float32' for a model that the calibration keeps in float64: in float32 its outputs err by "
-            f"{calibration.get('float32_error', 'inf')}, allowed {calibration.get('tolerance', 0)}; leave the precision at 'model'"
-        )
-    measured, given = set(calibration.get("float64_layers", ())), set(config.engine.float64_layers)
-    if measured != given:
-        differing = ", ".join(sorted(measured ^ given)[:3])
-        raise PrecisionError(
-            f"engine.float64_layers differs from the calibration in {differing}; allowed: the layers that it measured; {remedy}"
-        )

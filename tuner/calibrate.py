@@ -18,7 +18,7 @@ from openinfer.workloads.requests import batched, bindable
 from openinfer.workloads.trace import Trace
 
 from openinfer.config import Config
-from openinfer.engine import Engine, model_hash
+from openinfer.engine import Engine
 from openinfer.errors import ConfigError, InputError
 from openinfer.frontend.dtypes import value_types
 from openinfer.frontend.float64 import discrepancy
@@ -29,15 +29,17 @@ from openinfer.passes.fold_constants import fold_constants
 from openinfer.passes.set_precision import fixes_arithmetic
 from openinfer.runtime.conversion import Conversions
 from openinfer.runtime.fallback import Fallback
+from openinfer.runtime.provenance import model_hash
 from openinfer.runtime.signature import check
 
 log = logging.getLogger("openinfer")
 
 REQUESTS = 256  # spread evenly over the trace
-TOGETHER = 32  # requests of one call: intermediate values of them are held at once
+TOGETHER = 32  # requests of one call, at most
+HELD_BYTES = 256 << 20  # of intermediate values of one call, unless one request has more
 TOLERANCE = 1e-5
 
-Requests = Sequence[Mapping[str, Array]]
+Request = Mapping[str, Array]
 
 
 def calibrate(
@@ -56,21 +58,22 @@ def calibrate(
     base = Config() if config is None else config
     if not tolerance > 0:
         raise ConfigError(f"found {tolerance=}; allowed: above 0, such as {TOLERANCE}")
-    graph = _graph(read(model))
-    if "float64" not in value_types(graph).values():
+    whole = read(model)
+    if "float64" not in value_types(whole).values():
         raise ConfigError("found a model that computes nothing in float64; allowed: a float64 model; run this one as it is")
-    requests, count = _requests(graph, inputs if isinstance(inputs, Mapping) else inputs.inputs)
+    graph = fold_constants(eliminate_dead(whole), Fallback().evaluate)  # as the pass sees it, so that layers have the same names
+    requests = _pick(graph, inputs if isinstance(inputs, Mapping) else inputs.inputs)
     fixed = [node.key for node in graph.nodes if fixes_arithmetic(node)]
-    errors = layer_errors(graph, requests, base, fixed)
+    errors, together = layer_errors(graph, requests, base, fixed)
     order = sorted(errors, key=lambda key: -errors[key])
     reached: dict[int, float] = {}
     with Engine(graph, _with(base, "model", ())) as exact:
-        expected = [exact.run(request) for request in requests]
+        answered = [(request, exact.run(request)) for request in requests.calls(together)]
 
     def error_with(kept: int) -> float:
         """The error at the outputs where the worst `kept` layers stay in float64."""
         if kept not in reached:
-            reached[kept] = _end_to_end(graph, requests, expected, _with(base, "float32", [*fixed, *order[:kept]]))
+            reached[kept] = _end_to_end(graph, answered, _with(base, "float32", [*fixed, *order[:kept]]))
             log.info("calibration: %d of %d layers in float64: error %.1e at the outputs", kept, len(order), reached[kept])
         return reached[kept]
 
@@ -82,7 +85,7 @@ def calibrate(
         "precision": "float32" if narrow else "model",
         "float64_layers": layers,
         "layers": len(graph.nodes),
-        "requests": count,
+        "requests": requests.count,
         "tolerance": tolerance,
         "error": reached[kept] if kept is not None else 0.0,
         "float32_error": reached.get(0, 0.0),
@@ -93,32 +96,37 @@ def calibrate(
     return base.model_copy(update={"engine": engine, "evidence": {**base.evidence, "calibration": found}})
 
 
-def layer_errors(graph: Graph, requests: Requests, config: Config, fixed: Collection[str]) -> dict[str, float]:
+def layer_errors(graph: Graph, requests: Requests, config: Config, fixed: Collection[str]) -> tuple[dict[str, float], int]:
     """Layer → the error that float32 adds there, of its largest output value: its inputs are exact, and rounded to float32 as they enter.
+    And how many requests a call may join, for the memory that their intermediate values take.
 
-    Layers that read and write no float64 have none, and are left out with the `fixed` ones.
+    Layers that read and write no float64, or sequences, have none, and are left out with the `fixed` ones.
     """
     types, taken = value_types(graph), graph.names()
     nodes: list[Node] = []
     twins: dict[str, list[tuple[str, str]]] = {}
     for node in graph.nodes:
         nodes.append(node)
-        if node.key not in fixed and any(types.get(name) == "float64" for name in (*node.inputs, *node.outputs)):
+        kinds = [types.get(name, "") for name in (*node.inputs, *node.outputs)]
+        if node.key not in fixed and "float64" in kinds and not any("(" in kind for kind in kinds):
             names = {name: free_name(f"{name}.float32", taken) for name in node.outputs if name}
             nodes.append(dataclasses.replace(node, outputs=tuple(names.get(name, "") for name in node.outputs), name=""))
             twins[node.key] = list(names.items())
-    shown = [(name, types.get(name, "")) for pairs in twins.values() for pair in pairs for name in pair]
-    kinds = {**types, **{twin: types[name] for pairs in twins.values() for name, twin in pairs}}
-    outputs = tuple(Signature(name, kinds[name], None) for name, _ in shown)
+    if not twins:
+        return {}, 1
+    shown = [(name, types[exact]) for pairs in twins.values() for exact, twin in pairs for name in (exact, twin)]
+    outputs = tuple(Signature(name, kind, None) for name, kind in shown)
     both = dataclasses.replace(graph, outputs=outputs, nodes=tuple(nodes))
     worst = {key: [_Worst() for _ in pairs] for key, pairs in twins.items()}
     with Engine(both, _with(config, "float32", [node.key for node in graph.nodes])) as engine:
-        for request in requests:
+        one_request = engine.run(next(requests.calls(1)))
+        together = max(1, min(TOGETHER, HELD_BYTES // max(1, sum(value.nbytes for value in one_request.values()))))
+        for request in requests.calls(together):
             values = engine.run(request)
             for key, pairs in twins.items():
                 for one, (exact, rounded) in zip(worst[key], pairs, strict=True):
                     one.see(values[rounded], values[exact])
-    return {key: max(one.error for one in found) for key, found in worst.items()}
+    return {key: max(one.error for one in found) for key, found in worst.items()}, together
 
 
 def summary(calibration: Mapping[str, Any]) -> str:
@@ -158,21 +166,16 @@ class _Worst:
         return self._difference / (self._largest or 1.0)
 
 
-def _graph(graph: Graph) -> Graph:
-    """As the pass that sets the precision sees it, so that layers have the same names."""
-    return fold_constants(eliminate_dead(graph), Fallback().evaluate)
-
-
 def _with(config: Config, precision: str, layers: Collection[str]) -> Config:
     engine = config.engine.model_copy(update={"precision": precision, "float64_layers": tuple(layers)})
     return config.model_copy(update={"engine": engine})
 
 
-def _end_to_end(graph: Graph, requests: Requests, expected: Sequence[Mapping[str, Any]], config: Config) -> float:
-    """The largest error of an output, of its largest value, against the model in float64."""
+def _end_to_end(graph: Graph, answered: Sequence[tuple[Request, Request]], config: Config) -> float:
+    """The largest error of an output, of its largest value, against the answers of the model in float64."""
     worst = {signature.name: _Worst() for signature in graph.outputs}
     with Engine(graph, config) as narrow:
-        for request, exact in zip(requests, expected, strict=True):
+        for request, exact in answered:
             found = narrow.run(request)
             for name, one in worst.items():
                 one.see(np.asarray(found[name]), np.asarray(exact[name]))
@@ -199,21 +202,29 @@ def _fewest(most: int, inside: Any) -> int | None:
     return high
 
 
-def _requests(graph: Graph, inputs: Mapping[str, Any]) -> tuple[Requests, int]:
-    """Calls on requests that are spread evenly over the trace, and how many those are."""
+@dataclasses.dataclass(frozen=True)
+class Requests:
+    """Requests of a trace, along the first axis of every array, for a model with these inputs."""
+
+    signatures: tuple[Signature, ...]
+    arrays: Mapping[str, Array]
+    count: int
+
+    def calls(self, together: int) -> Iterator[Request]:
+        """Arguments of calls of at most `together` requests each; of one each where the model fixes its shapes."""
+        size = together if batched(self.signatures) else 1
+        conversions = Conversions(Config().engine.conversion_tolerance)
+        for start in range(0, self.count, size):
+            rows = {name: array[start : start + size] for name, array in self.arrays.items()}
+            yield check(bindable(self.signatures, rows, size), self.signatures, conversions)
+
+
+def _pick(graph: Graph, inputs: Mapping[str, Any]) -> Requests:
+    """At most `REQUESTS` of them, spread evenly over the trace."""
     arrays = {name: np.asarray(value) for name, value in inputs.items()}
     lengths = {len(array) if array.ndim else 0 for array in arrays.values()}
     if len(lengths) != 1 or not min(lengths):
         raise InputError(f"found inputs with {sorted(lengths)} requests; allowed: one number above 0, along the first axis of every input")
     total = min(lengths)
     chosen = np.unique(np.linspace(0, total - 1, min(REQUESTS, total)).astype(np.int64))
-    picked = {name: array[chosen] for name, array in arrays.items()}
-    size = TOGETHER if batched(graph.inputs) else 1
-    conversions = Conversions(Config().engine.conversion_tolerance)
-
-    def calls() -> Iterator[Mapping[str, Array]]:
-        for start in range(0, len(chosen), size):
-            rows = {name: array[start : start + size] for name, array in picked.items()}
-            yield check(bindable(graph.inputs, rows, size), graph.inputs, conversions)
-
-    return list(calls()), len(chosen)
+    return Requests(graph.inputs, {name: array[chosen] for name, array in arrays.items()}, len(chosen))

@@ -19,7 +19,6 @@ from openinfer.workloads.requests import batched, bindable
 from openinfer.workloads.trace import Trace
 
 from openinfer.config import Config, EngineConfig
-from openinfer.engine import model_hash
 from openinfer.errors import ConfigError, StudyError
 from openinfer.frontend.dtypes import value_types
 from openinfer.frontend.onnx_model import read
@@ -27,6 +26,7 @@ from openinfer.ir.graph import Graph
 from openinfer.machine import host
 from openinfer.passes.set_precision import fixes_arithmetic
 from openinfer.runtime.conversion import Conversions
+from openinfer.runtime.provenance import model_hash
 from openinfer.runtime.signature import check, example
 
 log = logging.getLogger("openinfer")

@@ -11,8 +11,10 @@ import typer
 
 from openinfer.cli.output import ConfigFile, Json, print_json, print_table
 from openinfer.config import write_atomically
+from openinfer.frontend.versions import versions_of
 from openinfer.ir.text import text
 from openinfer.runtime.signature import describe, example
+from openinfer.version import __version__
 
 
 def check(
@@ -23,7 +25,7 @@ def check(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Show the signature, the memory plan, and every operator that is not compiled, with its measured time at batch 1."""
+    """Show the versions, the signature, the memory plan, and every operator that is not compiled, with its measured time at batch 1."""
     from openinfer.engine import load
 
     if dump is not None:
@@ -34,10 +36,13 @@ def check(
         priced = engine.price(inputs)
         statistics = engine.statistics()
         written = _write(Path(dump), graphs, engine.sources()) if dump is not None else []
+    stated = versions_of(model)
     total = sum(item.nanoseconds for item in priced) or 1
     if json:
         print_json(
             {
+                "versions": stated,
+                "openinfer": __version__,
                 "inputs": {s.name: describe(s) for s in engine.inputs},
                 "outputs": {s.name: describe(s) for s in engine.outputs},
                 "compiled_nodes": sum(item.nodes for item in priced if item.compiled),
@@ -49,6 +54,7 @@ def check(
             }
         )
         return
+    print(f"model   {stated}; read by openinfer {__version__}")
     for kind, signatures in (("input", engine.inputs), ("output", engine.outputs)):
         for signature in signatures:
             print(f"{kind:8}{signature.name}: {describe(signature)}")

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import onnx
+from google.protobuf.message import DecodeError
 
 from openinfer.errors import ModelError
 from openinfer.frontend.gate import graphs
@@ -37,6 +40,14 @@ def versions(proto: Any) -> Versions:
     opsets = {_printable(entry.domain) or "ai.onnx": int(entry.version) for entry in proto.opset_import}
     producer = " ".join(part for part in (_printable(proto.producer_name), _printable(proto.producer_version)) if part)
     return Versions(int(proto.ir_version), opsets, producer)
+
+
+def versions_of(path: str | os.PathLike[str]) -> Versions:
+    """The versions that a model file states; the file is parsed and not otherwise looked at. `ModelError` where it is no ONNX model."""
+    try:
+        return versions(onnx.ModelProto.FromString(Path(path).read_bytes()))
+    except (OSError, DecodeError, RuntimeError) as error:
+        raise ModelError(f"cannot read the model {os.fspath(path)!r}: {error}; give the path of an ONNX file") from None
 
 
 def check_versions(proto: Any, source: str) -> None:

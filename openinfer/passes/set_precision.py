@@ -66,7 +66,9 @@ class _Rewrite:
     def run(self, keep: frozenset[str]) -> Graph:
         for node in self._graph.nodes:
             kinds = [self._types.get(name, "") if name else "" for name in node.inputs]
-            if node.key in keep:
+            # A sequence holds what it was made of: no Cast reaches into it.
+            held = any("(" in self._types.get(name, "") for name in (*node.inputs, *node.outputs))
+            if node.key in keep or held:
                 self._emit(node, kinds)
             else:
                 wanted = [self._dtype if self._changes(node, index, kind) else kind for index, kind in enumerate(kinds)]

@@ -6,9 +6,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from models import mlp
 
-from openinfer.config import Config, to_toml, write_atomically
+import openinfer
+from openinfer.config import Config, later_version, to_toml, write_atomically
 from openinfer.errors import ConfigError
+from openinfer.version import __version__
 
 
 def test_round_trip(tmp_path: Path) -> None:
@@ -85,3 +88,20 @@ def test_files_get_the_permissions_of_any_new_file(tmp_path):
         os.umask(before)
     assert (tmp_path / "c.toml").stat().st_mode & 0o777 == 0o640
     assert [path.name for path in tmp_path.iterdir()] == ["c.toml"]
+
+
+def test_a_configuration_of_a_later_version_says_so(tmp_path, caplog):
+    later = {"provenance": {"versions": {"openinfer": "99.1.0"}}}
+    with pytest.raises(ConfigError, match=r"unknown knob 'engine.flux'.*written by openinfer 99\.1\.0, this is .*update openinfer"):
+        Config.parse({"engine": {"flux": 3}, **later})
+    for values in (
+        {},
+        {"provenance": 3},
+        {"provenance": {"versions": {"openinfer": 3}}},
+        {"provenance": {"versions": {"openinfer": "0.0.9"}}},
+    ):
+        assert later_version(values) == ""
+    assert later_version({"provenance": {"versions": {"openinfer": __version__}}}) == ""
+    with caplog.at_level("WARNING", logger="openinfer"):
+        openinfer.load(mlp(), Config.parse(later)).close()
+    assert "written by openinfer 99.1.0" in caplog.text

@@ -100,3 +100,21 @@ def test_what_cannot_change_is_named():
         set_precision(graph, "float32")
     with pytest.raises(ConfigError, match="'nowhere', which names no layer"):
         set_precision(graph, "float32", {"nowhere"})
+
+
+def test_sequences_keep_what_they_were_made_of():
+    nodes = [
+        helper.make_node("Mul", ["x", "x"], ["squared"]),
+        helper.make_node("SplitToSequence", ["squared"], ["parts"], axis=0),
+        helper.make_node("SequenceAt", ["parts", "first"], ["part"]),
+        helper.make_node("Add", ["part", "part"], ["y"]),
+    ]
+    proto = model(nodes, {"x": (D, [3, 4])}, {"y": (D, [1, 4])}, {"first": np.array(0)})
+    narrow = set_precision(read(proto), "float32")
+    types = value_types(verify(narrow, "set_precision"))
+    at = {node.op: node for node in narrow.nodes if node.op != "Cast"}
+    assert types[at["Mul"].outputs[0]] == types[at["Add"].inputs[0]] == "float32"
+    assert types[at["SplitToSequence"].outputs[0]] == "seq(float64)" and types[at["SequenceAt"].outputs[0]] == "float64"
+    x = np.random.default_rng().standard_normal((3, 4))
+    with Engine(read(proto), Config.parse({"engine": {"precision": "float32"}})) as engine:
+        assert discrepancy(engine.run({"x": x})["y"], reference(proto, {"x": x})["y"]) < 1e-6

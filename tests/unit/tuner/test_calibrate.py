@@ -15,6 +15,7 @@ from openinfer.errors import ConfigError, InputError, PrecisionError
 from openinfer.frontend.float64 import discrepancy, reference
 
 OFFSET = 1.6e9
+D = TensorProto.DOUBLE
 
 
 def offset_model(generator: np.random.Generator, then: int = 2) -> onnx.ModelProto:
@@ -112,3 +113,30 @@ def test_the_fewest_is_the_least_that_is_inside():
             assert found == (needed if needed < most else None)
             assert found is None or found in tried
             assert max(tried) < most or most == 0
+
+
+def test_layers_that_fix_their_arithmetic_stay_and_are_told():
+    generator = drawn()
+    branches = [
+        helper.make_graph([helper.make_node(op, ["h"], [f"{op}.out"])], op, [], [helper.make_tensor_value_info(f"{op}.out", D, ["n", 6])])
+        for op in ("Neg", "Identity")
+    ]
+    nodes = [
+        helper.make_node("Gemm", ["x", "w"], ["h"]),
+        helper.make_node("If", ["flag"], ["chosen"], then_branch=branches[0], else_branch=branches[1]),
+        helper.make_node("Tanh", ["chosen"], ["y"]),
+    ]
+    flag = np.array(bool(generator.integers(2)))
+    inputs = {"x": (D, ["n", 6]), "flag": (TensorProto.BOOL, ["m"])}
+    nodes.insert(1, helper.make_node("ReduceMax", ["flags"], ["flag1"], keepdims=0))
+    nodes.insert(1, helper.make_node("Cast", ["flag"], ["flags"], to=TensorProto.INT32))
+    nodes[3] = helper.make_node("If", ["flag2"], ["chosen"], then_branch=branches[0], else_branch=branches[1])
+    nodes.insert(3, helper.make_node("Cast", ["flag1"], ["flag2"], to=TensorProto.BOOL))
+    proto = model(nodes, inputs, {"y": (D, ["n", 6])}, {"w": generator.standard_normal((6, 6))})
+    x, flags = generator.standard_normal((20, 6)), np.full(20, flag)
+    config = openinfer.calibrate(proto, {"x": x, "flag": flags})
+    assert config.engine.precision == "float32" and config.engine.float64_layers == ("chosen",)
+    assert config.evidence["calibration"]["kept"] == {"chosen": "fixes its own arithmetic"}
+    with openinfer.load(proto, config) as engine:
+        found = engine.run({"x": x, "flag": flags})["y"]
+    assert 0 < discrepancy(found, reference(proto, {"x": x, "flag": flags})["y"]) < 1e-5
