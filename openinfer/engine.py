@@ -129,7 +129,9 @@ class Engine:
         self._lock = ForkLock()
         self._runners: dict[tuple[tuple[int, ...], ...], Runner] = {}
         self._fast: Callable[[Any], dict[str, Any] | None] = _no_fast_path
-        self._schedulers: dict[Any, Scheduler] = {}
+        self._schedulers: dict[Any, Scheduler] = {}  # by event loop
+        self._scheduler: Scheduler | None = None  # the one used last
+        self._running_loop: Callable[[], Any] = _no_loop
         self._prepare()
         _collect(knobs.gc)
         self._load_s = time.perf_counter() - begin
@@ -160,9 +162,9 @@ class Engine:
         `DeadlineError` where the deadline cannot be met or has passed, `BlockingTimeoutError`, and what the callables raise. Cancelling the
         task takes the request out of the queue.
         """
-        import asyncio  # here, so that programs without an event loop do not load it
-
-        scheduler = self._schedulers.get(asyncio.get_running_loop()) or self._new_scheduler(asyncio.get_running_loop())
+        scheduler = self._scheduler
+        if scheduler is None or scheduler.loop is not self._running_loop():
+            scheduler = self._scheduler_here()
         return scheduler.submit(inputs, deadline, priority, prepare, finish)
 
     def bind(self, inputs: Mapping[str, Any], outputs: Mapping[str, Any] | None = None) -> BoundCall:
@@ -271,6 +273,7 @@ class Engine:
         """Refuse further calls; bound calls made before keep their own memory. Requests that wait in a queue are answered first, those in a
         blocking call are not waited for: see `aclose`.
         """
+        self._scheduler = None
         while self._schedulers:
             self._schedulers.popitem()[1].close_from_any_thread()
         with self._lock.held():
@@ -296,11 +299,19 @@ class Engine:
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
-    def _new_scheduler(self, loop: Any) -> Scheduler:
+    def _scheduler_here(self) -> Scheduler:
+        """The scheduler of the running loop, made at its first request."""
+        import asyncio  # here, so that programs without an event loop do not load it
+
         from openinfer.scheduler.scheduler import Scheduler
 
+        self._running_loop, loop = asyncio.get_running_loop, asyncio.get_running_loop()
         with self._lock.held():
             self._open()
+            found = self._schedulers.get(loop)
+            if found is not None:
+                self._scheduler = found
+                return found
             for other in [*self._schedulers]:
                 if other.is_closed():
                     self._schedulers.pop(other).close()
@@ -308,7 +319,7 @@ class Engine:
             made = Scheduler(
                 self.run, lambda: self._executor.program, self.inputs, self.config.scheduler, self.config.engine.threads, checks
             )
-            self._schedulers[loop] = made
+            self._scheduler = self._schedulers[loop] = made
         return made
 
     def _run_other(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -386,6 +397,10 @@ def _placed(made: Mapping[str, Any], given: Mapping[str, Any] | None, inputs: Ma
             raise InputError(f"output {name!r} shares memory with another array of the call; give it memory of its own")
         placed[name] = array
     return placed
+
+
+def _no_loop() -> None:
+    """Before the first request of a scheduler."""
 
 
 def _no_fast_path(inputs: Any) -> None:

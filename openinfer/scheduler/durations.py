@@ -32,7 +32,7 @@ class Durations:
         if known is None:
             self._ns[rows] = ns
         else:
-            self._ns[rows] = known + (ns - known >> (2 if ns < known else 3))
+            self._ns[rows] = known + (ns - known >> (1 if ns < known else 3))
 
     def predict(self, rows: int) -> int:
         """Expected ns of a call of so many rows."""

@@ -110,6 +110,25 @@ class Lane:
         self._free.append(call)
 
 
+class Shape:
+    """What is known of the requests of one shape: their lane, their rows, and how long one takes alone, in ns; 0 where none was seen."""
+
+    __slots__ = ("alone_ns", "lane", "rows")
+
+    def __init__(self, lane: Lane, rows: int) -> None:
+        self.lane, self.rows, self.alone_ns = lane, rows, 0
+
+    @property
+    def expected_ns(self) -> int:
+        """How long one is expected to take alone."""
+        return self.alone_ns or self.lane.durations.predict(self.rows)
+
+    def observe(self, ns: int) -> None:
+        """Learn from a call alone. Falls faster than it rises: what disturbs a call only adds to it."""
+        known = self.alone_ns
+        self.alone_ns = known + (ns - known >> (1 if ns < known else 3)) if known else ns
+
+
 def joined_symbol(inputs: Sequence[Signature]) -> str | None:
     """The symbol that is the first axis of every input and occurs nowhere else, or `None`: then requests cannot be joined."""
     symbol: str | None = None

@@ -12,7 +12,7 @@ from openinfer.errors import MemoryBudgetError
 from openinfer.ir.graph import Array, Signature, TensorType
 from openinfer.runtime.program import Program
 from openinfer.runtime.signature import check
-from openinfer.scheduler.lane import Lane, joined_symbol, rows_are_independent
+from openinfer.scheduler.lane import Lane, Shape, joined_symbol, rows_are_independent
 
 KEPT_SHAPES = 512
 FIRST_NS = 1_000_000_000  # expected of a call that was never made and has no cost model: it leaves the loop
@@ -25,15 +25,15 @@ class Lanes:
         self.joinable = join and joined_symbol(inputs) is not None
         self._inputs, self._program = tuple(inputs), program
         self._names = tuple(signature.name for signature in inputs)
-        self._only = self._names[0] if len(inputs) == 1 else None
-        self._by_shapes: dict[Any, tuple[Lane, int]] = {}
+        self.only = self._names[0] if len(inputs) == 1 else None
+        self.by_shape: dict[Any, Shape] = {}
         self._by_tails: dict[Any, Lane] = {}
 
-    def find(self, inputs: Any) -> tuple[Lane, int]:
-        """The lane of a request, and its rows. `InputError` where the inputs do not fit the model."""
+    def find(self, inputs: Any) -> Shape:
+        """What is known of such requests. `InputError` where the inputs do not fit the model."""
         try:
-            only = self._only
-            return self._by_shapes[inputs[only].shape if only is not None else tuple([inputs[name].shape for name in self._names])]
+            only = self.only
+            return self.by_shape[inputs[only].shape if only is not None else tuple([inputs[name].shape for name in self._names])]
         except (KeyError, AttributeError, TypeError, IndexError):
             return self._seen_first(check(inputs, self._inputs))
 
@@ -43,10 +43,10 @@ class Lanes:
             return inputs
         return check(inputs, self._inputs)
 
-    def _seen_first(self, arrays: dict[str, Any]) -> tuple[Lane, int]:
+    def _seen_first(self, arrays: dict[str, Any]) -> Shape:
         shapes = tuple(array.shape if isinstance(array, np.ndarray) else () for array in arrays.values())
-        key = shapes[0] if self._only is not None else shapes
-        found = self._by_shapes.get(key)
+        key = shapes[0] if self.only is not None else shapes
+        found = self.by_shape.get(key)
         if found is None:
             rows = int(arrays[self._names[0]].shape[0]) if self.joinable else 1
             joins = self.joinable and rows > 0
@@ -55,8 +55,8 @@ class Lanes:
             if lane is None:
                 _make_room(self._by_tails)
                 lane = self._by_tails[tails] = self._lane(arrays, joins)
-            _make_room(self._by_shapes)
-            found = self._by_shapes[key] = (lane, rows)
+            _make_room(self.by_shape)
+            found = self.by_shape[key] = Shape(lane, rows)
         return found
 
     def _lane(self, arrays: Mapping[str, Any], joins: bool) -> Lane:

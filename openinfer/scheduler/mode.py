@@ -14,17 +14,29 @@ HOP_NS = 40_000  # what a hop to another thread and back costs: a call that is s
 class ModeChooser:
     """The mode in force. A fixed one stays; `auto` starts as async and follows the share of tasks that block, with hysteresis."""
 
-    __slots__ = ("_auto", "blocking_share", "mode", "switches")
+    __slots__ = ("_auto", "blocking_share", "mode", "plain", "switches")
 
     def __init__(self, configured: Literal["auto", "inline", "async", "hybrid"]) -> None:
         self._auto = configured == "auto"
         self.mode: Mode = "async" if configured == "auto" else configured
         self.blocking_share = 0.0
         self.switches = 0
+        self.plain = 0  # tasks without blocking callables since the last look: counting them has to cost nothing
 
     def observe(self, blocking_ns: int) -> None:
         """One task was done whose blocking callables took so long in all."""
+        self.settle()
         self.blocking_share += ((1.0 if blocking_ns > HOP_NS else 0.0) - self.blocking_share) / WINDOW
+        self._choose()
+
+    def settle(self) -> None:
+        """Let the tasks counted in `plain` weigh in."""
+        if self.plain:
+            self.blocking_share *= (1 - 1 / WINDOW) ** self.plain
+            self.plain = 0
+            self._choose()
+
+    def _choose(self) -> None:
         if not self._auto:
             return
         if self.mode == "async" and self.blocking_share > ENTER_SHARE:

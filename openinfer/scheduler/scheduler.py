@@ -33,6 +33,8 @@ from openinfer.scheduler.watchdog import Watchdog
 from openinfer.scheduler.workers import Job, Workers
 
 COMPANY_NS = 5_000  # two requests closer than this came in one turn of the loop
+JOIN_NS = 10_000  # calls that are shorter alone are not worth a queue: to wait for a future costs the loop as much
+FOREVER_NS = 1 << 62
 CROWD = 16  # batches of one in a row after which requests are taken to come alone again
 TURN_NS = 1_000_000  # work done without letting the loop turn
 SPIN_NS = 1_000_000  # timers of the loop are no finer than its select: shorter delays turn the loop instead
@@ -56,17 +58,17 @@ class Scheduler:
     ) -> None:
         """`run` answers one request, `program()` is the compiled whole that joined calls use, or `None`; `threads` those of one call."""
         self._run, self._config = run, config
-        self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
+        self.loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
         self._lanes = Lanes(inputs, program, config.max_batch > 1)
         self._joinable = self._lanes.joinable
         processors = usable_processors()
         self.chooser = ModeChooser(config.mode)
-        self._mailbox = Mailbox(self._loop)
+        self._mailbox = Mailbox(self.loop)
         self._workers = Workers(config.workers or max(1, processors // threads), self._mailbox)
         order = LockOrder() if checks else None
         self.blocking = BlockingPool(config.blocking_threads or 4 * processors + 4, config.queue_limit, self._mailbox, order)
         self._queue = DeadlineQueue(config.queue_limit)
-        self._records = Records(config.record)
+        self._records = Records(config.record, config.max_batch)
         self._pace = Pace()
         self._offload_ns = config.offload_us * 1000
         self._delay_ns = config.max_delay_us * 1000
@@ -80,12 +82,44 @@ class Scheduler:
         self.active = 0
         self.closing = False
         self._drained: asyncio.Future[None] | None = None
-        self.counts = {"accepted": 0, "refused_overload": 0, "refused_deadline": 0, "missed": 0, "cancelled": 0, "direct": 0, "batches": 0}
-        self.watchdog = Watchdog(self, self._loop, config.stall_ms) if config.stall_ms else None
+        self.counts = {"refused_overload": 0, "refused_deadline": 0, "missed": 0, "cancelled": 0, "batches": 0}
+        self._direct_count = self._queued_count = 0
+        # The quick way needs one input, and these at hand.
+        self._only, self._by_shape, self._entries = self._lanes.only, self._lanes.by_shape, self._queue.entries
+        self._record = self._records.add
+        self._join_ns = JOIN_NS if self._joinable else FOREVER_NS
+        self.watchdog = Watchdog(self, self.loop, config.stall_ms) if config.stall_ms else None
 
     async def submit(self, inputs: Any, deadline: float | None, priority: int, prepare: Callback | None, finish: Callback | None) -> Any:
         """See `Engine.submit`."""
         begin = clock()
+        if prepare is None and finish is None and self._crowd <= 0 and not self._entries and not self.closing:
+            # The way of a request that comes alone: nothing is looked up twice, nothing is made but what is returned.
+            try:
+                shape = self._by_shape[inputs[self._only].shape]
+            except (KeyError, TypeError, AttributeError, IndexError):
+                shape = None
+            expected = shape.alone_ns if shape is not None else 0
+            gap = begin - self._direct_end
+            if (
+                shape is not None
+                and 0 < expected <= self._offload_ns
+                and (gap > COMPANY_NS or expected < self._join_ns)
+                and (deadline is None or expected < deadline * 1e9)
+            ):
+                outputs = self._run(inputs)
+                self._direct_end = end = clock()
+                took = end - begin
+                shape.alone_ns = expected + (took - expected >> (1 if took < expected else 3))
+                self._record(took)
+                self._direct_count += 1
+                self.chooser.plain += 1
+                if gap > COMPANY_NS:
+                    self._turn_begin = begin
+                elif end - self._turn_begin > TURN_NS:
+                    self._turn_begin = end
+                    await asyncio.sleep(0)
+                return outputs
         if self.closing:
             raise SchedulerError("the engine is closing; send the request to another engine")
         due = NEVER if deadline is None else begin + int(deadline * 1e9)
@@ -94,26 +128,21 @@ class Scheduler:
             blocking = lock = 0
             if prepare is not None:
                 inputs, blocking, lock = await self._blocked(prepare, inputs, due)
+            outputs = None
             if (not self._queue and self._crowd <= 0) or self.chooser.mode == "inline":
                 outputs = self._direct(inputs, due, begin, blocking, lock)
-                if outputs is not None:
-                    if self._direct_end - self._turn_begin > TURN_NS:
-                        self._turn_begin = self._direct_end
-                        await asyncio.sleep(0)
-                    if finish is None:
-                        if prepare is None:
-                            self.chooser.observe(0)
-                        else:
-                            self.chooser.observe(blocking)
-                        return outputs
-            else:
-                outputs = None
+            if outputs is not None and self._direct_end - self._turn_begin > TURN_NS:
+                self._turn_begin = self._direct_end
+                await asyncio.sleep(0)
             if outputs is None:
                 outputs = await self._queued(inputs, due, priority, begin, blocking, lock)
             if finish is not None:
                 outputs, more, _ = await self._blocked(finish, outputs, due)
                 blocking += more
-            self.chooser.observe(blocking)
+            if prepare is None and finish is None:
+                self.chooser.plain += 1
+            else:
+                self.chooser.observe(blocking)
             return outputs
         finally:
             self.active -= 1
@@ -125,7 +154,7 @@ class Scheduler:
         self.closing = True
         if self.active:
             if self._drained is None:
-                self._drained = self._loop.create_future()
+                self._drained = self.loop.create_future()
             await self._drained
 
     def close(self) -> None:
@@ -133,7 +162,7 @@ class Scheduler:
         self.closing = True
         if self._timer is not None:
             self._timer.cancel()
-        while self._queue and not self._loop.is_closed():
+        while self._queue and not self.loop.is_closed():
             lane = self._queue.head().lane
             batch = Batch(self._queue.take(lane, self._config.max_batch if lane.joins else 1), self._run, clock())
             batch.execute(keep_gil=False)
@@ -146,7 +175,7 @@ class Scheduler:
 
     def close_from_any_thread(self) -> None:
         """`close` on the loop's own thread where the loop runs, else here."""
-        if not self._loop.is_running() or threading.get_ident() == self._thread:
+        if not self.loop.is_running() or threading.get_ident() == self._thread:
             self.close()
             return
         done = threading.Event()
@@ -157,15 +186,18 @@ class Scheduler:
             finally:
                 done.set()
 
-        self._loop.call_soon_threadsafe(close)
+        self.loop.call_soon_threadsafe(close)
         done.wait()
 
     def statistics(self) -> dict[str, Any]:
         """Mode, counts since the first request, what waits now, and the waits of the latest requests by stage."""
+        self.chooser.settle()
         return {
             "mode": self.chooser.mode,
             "blocking_share": self.chooser.blocking_share,
             "mode_switches": self.chooser.switches,
+            "accepted": self._direct_count + self._queued_count,
+            "direct": self._direct_count,
             **self.counts,
             "waiting": len(self._queue),
             "active": self.active,
@@ -184,7 +216,9 @@ class Scheduler:
     async def _blocked(self, function: Callback, argument: Any, due: int) -> tuple[Any, int, int]:
         """The callable's value, the ns that it took, and the ns that its thread waited for a lock."""
         now = clock()
-        expected = self._blocking_ns.get(function, 0)
+        # A closure that is made for every request is the same code each time.
+        code = getattr(function, "__code__", None) or type(function)
+        expected = self._blocking_ns.get(code, 0)
         if now + expected > due:
             self.counts["refused_deadline"] += 1
             raise DeadlineError(f"the blocking call is expected to take {expected / 1e6:.2f} ms, {_left(due - now)}; allow more time")
@@ -195,46 +229,47 @@ class Scheduler:
         else:
             value, lock = function(argument), 0
             took = clock() - now
-        known = self._blocking_ns.get(function)
+        known = self._blocking_ns.get(code)
         if known is None and len(self._blocking_ns) >= KEPT_CALLABLES:
             self._blocking_ns.clear()
-        self._blocking_ns[function] = took if known is None else known + (took - known >> 3)
+        self._blocking_ns[code] = took if known is None else known + (took - known >> 3)
         return value, took, lock
 
     # --- a request alone
 
     def _direct(self, inputs: Any, due: int, begin: int, blocking: int, lock: int) -> dict[str, Any] | None:
         """The outputs, computed here and now, or `None` where the request has to be queued."""
-        lane, rows = self._lanes.find(inputs)
-        expected = lane.durations.predict(rows)
+        shape = self._lanes.find(inputs)
+        expected = shape.expected_ns
         inline = self.chooser.mode == "inline"
         if expected > self._offload_ns and not inline:
             return None
         start = clock()
         if start - self._direct_end < COMPANY_NS:
-            if self._joinable and lane.joins and not inline:
+            if shape.lane.joins and expected >= self._join_ns and not inline:
                 self._crowd = CROWD
                 return None
         else:
             self._turn_begin = start
         if start + expected > due:
             self._refuse(expected, due - start)
-        self.counts["accepted"] += 1
-        self.counts["direct"] += 1
+        self._direct_count += 1
         outputs = self._run(inputs)
         self._direct_end = end = clock()
-        lane.durations.observe(rows, end - start)
-        self._records.add((0, lock, 0, 0, end - start, blocking, end - begin, 1, 100))
+        shape.observe(end - start)
+        self._record((0, lock, 0, 0, end - start, blocking, end - begin, 1, 100 // self._config.max_batch))
         return outputs
 
     # --- a request in the queue
 
     async def _queued(self, inputs: Any, due: int, priority: int, begin: int, blocking: int, lock: int) -> dict[str, Any]:
-        lane, rows = self._lanes.find(inputs)
-        request = Request(self._lanes.arrays(inputs, lane), rows, lane, due, priority, next(self._numbers), self._loop.create_future())
+        shape = self._lanes.find(inputs)
+        arrays = self._lanes.arrays(inputs, shape.lane)
+        request = Request(arrays, shape, due, priority, next(self._numbers), self.loop.create_future())
         self._admit(request)
-        self.counts["accepted"] += 1
-        self._wake()
+        self._queued_count += 1
+        if not self._flushing:
+            self._wake()
         try:
             outputs, batch = await request.future
         except asyncio.CancelledError:
@@ -242,7 +277,7 @@ class Scheduler:
             self._queue.discard(request)
             raise
         done = clock()
-        self._records.add(
+        self._record(
             (
                 batch.start_ns - request.enqueued_ns,
                 lock,
@@ -261,6 +296,16 @@ class Scheduler:
     def _admit(self, request: Request) -> None:
         """Queue the request, or refuse it: a full queue, or a deadline that it, or one behind it, would miss."""
         now = request.enqueued_ns = clock()
+        if request.due_ns != NEVER:
+            self._schedule(request, now)
+        try:
+            self._queue.push(request)
+        except SchedulerError:
+            self.counts["refused_overload"] += 1
+            raise
+
+    def _schedule(self, request: Request, now: int) -> None:
+        """Predict when the request would be answered, and refuse it where that is too late."""
         lane = request.lane
         most = self._config.max_batch if lane.joins else 1
         batch_ns = lane.durations.predict(most * request.rows if most > 1 else request.rows)
@@ -269,22 +314,15 @@ class Scheduler:
         # What runs now has to end first, and a batch ends as a whole.
         first = batch_ns + (batch_ns if self._batches >= self._workers.count else 0)
         request.predicted_ns = now + ahead * one + first
-        margin = self._pace.margin_ns
-        if request.due_ns != NEVER:
-            expected = request.predicted_ns + margin
-            if expected > request.due_ns:
-                self._refuse(expected - now, request.due_ns - now)
-            if ahead < len(self._queue):
-                ends = expected
-                for other in self._queue.behind(ahead):
-                    ends += one
-                    if ends > other.due_ns and other.key[0] == request.key[0]:
-                        self._refuse(expected - now, request.due_ns - now, "requests that were accepted before would miss theirs")
-        try:
-            self._queue.push(request)
-        except SchedulerError:
-            self.counts["refused_overload"] += 1
-            raise
+        margin = self._pace.margin_ns(now)
+        expected = request.predicted_ns + margin
+        if expected > request.due_ns:
+            self._refuse(expected - now, request.due_ns - now)
+        ends = expected
+        for other in self._queue.behind(ahead):
+            ends += one
+            if ends > other.due_ns and other.key[0] == request.key[0]:
+                self._refuse(expected - now, request.due_ns - now, "requests that were accepted before would miss theirs")
 
     def _refuse(self, expected: int, left: int, why: str = "") -> None:
         self.counts["refused_deadline"] += 1
@@ -298,7 +336,7 @@ class Scheduler:
     def _wake(self) -> None:
         if not self._flushing:
             self._flushing = True
-            self._loop.call_soon(self._flush)
+            self.loop.call_soon(self._flush)
 
     def _flush(self) -> None:
         """Start what can be started: on the loop one batch a turn, so that answers go out between them; beside it as many as fit."""
@@ -344,12 +382,12 @@ class Scheduler:
         if preferred:
             return max(preferred)
         # The oldest request's patience ends it, and so does the head's deadline.
-        latest = head.due_ns - 2 * lane.durations.predict(waiting * head.rows) - self._pace.margin_ns
+        latest = head.due_ns - 2 * lane.durations.predict(waiting * head.rows) - self._pace.margin_ns(now)
         until = min(self._queue.oldest_ns(lane) + self._delay_ns, latest)
         if now >= until:
             return waiting
         if until - now > SPIN_NS:
-            self._timer = self._loop.call_later((until - now - SPIN_NS) / 1e9, self._flush)
+            self._timer = self.loop.call_later((until - now - SPIN_NS) / 1e9, self._flush)
         else:
             self._wake()
         return 0
@@ -401,9 +439,12 @@ class Scheduler:
         answers = batch.answers()
         done = clock()
         batch.handoff_ns += done - batch.ended_ns - batch.gil_ns
-        batch.requests[0].lane.durations.observe(batch.rows, batch.kernel_ns)
+        batch.requests[0].shape.lane.durations.observe(batch.rows, batch.kernel_ns)
+        if batch.size == 1:
+            batch.requests[0].shape.observe(batch.kernel_ns)
         for request, answer in zip(batch.requests, answers, strict=True):
-            self._pace.observe(request.predicted_ns, done)
+            if request.predicted_ns:
+                self._pace.observe(request.predicted_ns, done)
             if request.future.done():
                 continue
             if isinstance(answer, BaseException):

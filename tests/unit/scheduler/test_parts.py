@@ -9,9 +9,9 @@ import pytest
 from openinfer.errors import OverloadError
 from openinfer.scheduler.deadline_queue import DeadlineQueue
 from openinfer.scheduler.durations import Durations, padded
-from openinfer.scheduler.lane import Lane
+from openinfer.scheduler.lane import Lane, Shape
 from openinfer.scheduler.mode import HOP_NS, ModeChooser
-from openinfer.scheduler.pace import Pace
+from openinfer.scheduler.pace import FADE_NS, Pace
 from openinfer.scheduler.request import NEVER, Request
 
 
@@ -23,7 +23,7 @@ def draw():
 
 
 def request(lane: Lane, number: int, due: int = NEVER, priority: int = 0) -> Request:
-    return Request({}, 1, lane, due, priority, number, None)
+    return Request({}, Shape(lane, 1), due, priority, number, None)
 
 
 def test_the_queue_serves_in_the_order_of_a_sort(draw):
@@ -94,12 +94,20 @@ def test_pace_is_the_throughput_under_a_backlog():
 def test_the_margin_grows_at_once_and_shrinks_slowly():
     pace = Pace()
     pace.observe(1000, 900)
-    assert pace.margin_ns == 0
+    assert pace.margin_ns(900) == 0
     pace.observe(1000, 2000)
-    grown = pace.margin_ns
+    grown = pace.margin_ns(2000)
     assert grown == 1000
-    pace.observe(1000, 1000)
-    assert 0.9 * grown < pace.margin_ns < grown
+    pace.observe(3000, 3000)
+    assert 0.9 * grown < pace.margin_ns(3000) < grown
+
+
+def test_the_margin_fades_where_everything_is_refused():
+    pace = Pace()
+    pace.observe(0, 10**9)
+    assert pace.margin_ns(10**9) == 10**9
+    assert pace.margin_ns(10**9 + 3 * FADE_NS) == 10**9 / 8
+    assert pace.margin_ns(10**9 + 10**12) == 0
 
 
 def test_auto_follows_the_traffic_with_hysteresis(draw):

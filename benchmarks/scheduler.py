@@ -1,0 +1,301 @@
+"""What the scheduler promises, measured.
+
+    python benchmarks/scheduler.py [latency saturation blocking crossing overload recording deadlock] [--rounds N] [--seconds S]
+
+Arms that are compared run interleaved, in mirrored order; ratios are medians over the rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import itertools
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from openinfer.workloads import registry
+from scheduler_arms import FEATURES, FeatureStore, clients, dense, look_ups, thread_per_request
+
+import openinfer
+from openinfer.errors import DeadlineError, LockOrderError, OverloadError
+from openinfer.scheduler.ordered_lock import LockOrder, OrderedLock
+
+clock = time.perf_counter_ns
+
+SMALL, MIDDLE, LARGE = (FEATURES, 64, 3), (FEATURES, 640, 128, 640, FEATURES), (FEATURES, 1536, 1536, 10)
+IN_FLIGHT = 64
+
+
+def loaded(model: Any, **knobs: Any) -> openinfer.Engine:
+    return openinfer.load(model, {"scheduler": knobs})
+
+
+def drawn(count: int, width: int = FEATURES) -> list[Any]:
+    rows = np.random.default_rng().standard_normal((count, 1, width)).astype(np.float32)
+    return list(rows)
+
+
+def mirrored(arms: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[Any]]:
+    """Each arm's results, one a round; every second round runs in reverse."""
+    results: dict[str, list[Any]] = {name: [] for name in arms}
+    for number in range(rounds):
+        for name in list(arms) if number % 2 == 0 else reversed(list(arms)):
+            results[name].append(arms[name]())
+    return results
+
+
+def ratio(over: Sequence[float], under: Sequence[float]) -> str:
+    ratios = sorted(a / b for a, b in zip(over, under, strict=True))
+    return f"{statistics.median(ratios):.2f}× (rounds {ratios[0]:.2f} to {ratios[-1]:.2f})"
+
+
+def latency() -> None:
+    """`submit` beside `run`: one request a millisecond, taking turns, and back to back."""
+    hft = registry.get("hft")
+    model = hft.model_path(next(name for name in hft.models if "mlp" in name))
+    for knobs in ({}, {"max_batch": 16}):
+        engine = loaded(model, **knobs)
+        rows = drawn(1000, int((engine.inputs[0].shape or ())[1]))
+        cold, hot = asyncio.run(_latencies(engine, rows))
+        print(f"tick MLP, {knobs or 'defaults'}, p50 in µs:", end=" ")
+        for label, (submitted, ran) in (("after 1 ms of idling", cold), ("back to back", hot)):
+            print(f"{label} submit {submitted:.2f}, run {ran:.2f}, over it {submitted - ran:.2f};", end=" ")
+        print()
+        engine.close()
+
+
+async def _latencies(engine: openinfer.Engine, rows: list[Any]) -> list[tuple[float, float]]:
+    """(submit, run), each as p50 in µs: after idling, and back to back."""
+    name = engine.inputs[0].name
+    found = []
+    for pause in (0.001, 0.0):
+        times: dict[bool, list[int]] = {True: [], False: []}
+        for index, row in enumerate(rows):
+            inputs = {name: row}
+            await asyncio.sleep(pause)
+            submits = index % 2 == 0
+            begin = clock()
+            if submits:
+                await engine.submit(inputs)
+            else:
+                engine.run(inputs)
+            times[submits].append(clock() - begin)
+        found.append((float(np.median(times[True])) / 1e3, float(np.median(times[False])) / 1e3))
+    return found
+
+
+def saturation(rounds: int) -> None:
+    """64 clients: `submit` beside a thread per request."""
+    for name, widths, count in (("small", SMALL, 4000), ("middle", MIDDLE, 3000), ("large", LARGE, 600)):
+        _saturate(name, dense(widths), drawn(count), rounds)
+
+
+def _saturate(name: str, model: Any, rows: list[Any], rounds: int) -> None:
+    threads = loaded(model)
+    alone = min(_timed(lambda row=row: threads.run({"x": row})) for row in rows[:200])
+    arms: dict[str, Callable[[], Any]] = {"threads": lambda: thread_per_request(threads, rows, IN_FLIGHT, alone)}
+    engines = {f"submit, max_batch {most}": loaded(model, max_batch=most) for most in (1, 16)}
+    for label, engine in engines.items():
+        arms[label] = lambda engine=engine: asyncio.run(clients(engine, rows, IN_FLIGHT))
+    for arm in arms.values():
+        arm()
+    results = mirrored(arms, rounds)
+    base = results["threads"]
+    waited = _median(base, "wait_ns") / 1e6
+    print(f"{name}, a call takes {alone / 1e3:.1f} µs: a thread per request {_median(base, 'per_s'):.0f}/s, wait {waited:.1f} ms")
+    for label in engines:
+        faster = ratio([load.per_s for load in results[label]], [load.per_s for load in base])
+        waits = ratio([load.wait_ns for load in results[label]], [load.wait_ns for load in base])
+        print(f"  {label}: {_median(results[label], 'per_s'):.0f}/s, throughput {faster}, wait {waits}")
+    for engine in (threads, *engines.values()):
+        engine.close()
+
+
+def blocking(rounds: int) -> None:
+    """40% and none of the tasks begin with a look-up in SQLite that another process updates meanwhile: hybrid beside async."""
+    model = dense(MIDDLE)
+    with tempfile.TemporaryDirectory() as folder:
+        store = FeatureStore(Path(folder))
+        engines = {mode: loaded(model, mode=mode, max_batch=16) for mode in ("async", "hybrid", "auto")}
+        with store.updated():
+            for share, count in ((0.4, 400), (0.0, 4000)):
+                rows = drawn(count)
+                arms = _look_up_arms(engines, store.look_up, rows, share)
+                results = mirrored(arms, rounds)
+                for mode in ("hybrid", "auto"):
+                    print(f"{share:.0%} blocking, {mode} ÷ async: {ratio(results[mode], results['async'])}", end="; ")
+                print(", ".join(f"{mode} {statistics.median(values):.0f}/s" for mode, values in results.items()))
+        for engine in engines.values():
+            engine.close()
+
+
+def crossing(rounds: int) -> None:
+    """hybrid ÷ async by share of blocking tasks, for three kinds of look-up; where it passes 1."""
+    shares = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
+    with tempfile.TemporaryDirectory() as folder:
+        store = FeatureStore(Path(folder))
+        engines = {mode: loaded(dense(MIDDLE), mode=mode, max_batch=16) for mode in ("async", "hybrid")}
+        for label, busy, count in (("SQLite, nobody writes", False, 1500), ("SQLite under a writer", True, 500)):
+            with store.updated() if busy else tempfile.TemporaryDirectory():
+                looked = [_timed(lambda: store.look_up(int(np.random.default_rng().integers(19_000)))) for _ in range(200)]
+                print(f"{label}: a look-up takes {np.percentile(looked, 50) / 1e3:.0f} µs, p90 {np.percentile(looked, 90) / 1e3:.0f} µs")
+                points = []
+                for share in shares:
+                    results = mirrored(_look_up_arms(engines, store.look_up, drawn(count), share), rounds)
+                    pairs = sorted(a / b for a, b in zip(results["hybrid"], results["async"], strict=True))
+                    points.append((share, statistics.median(pairs)))
+                    print(f"  {share:.0%} blocking: hybrid ÷ async {ratio(results['hybrid'], results['async'])}")
+                print(f"  hybrid passes async at {_crossing(points)}")
+        for engine in engines.values():
+            engine.close()
+
+
+def overload(seconds: float) -> None:
+    """Poisson arrivals at three times the capacity; deadlines of 50 ms from when each request was due."""
+    allowed_ns = 50_000_000
+    engine = loaded(dense(LARGE), max_batch=8)
+
+    async def measure() -> None:
+        rows = drawn(512)
+        await clients(engine, drawn(400), IN_FLIGHT)
+        capacity = (await clients(engine, drawn(1500), IN_FLIGHT)).per_s
+        generator = np.random.default_rng()
+        due = np.cumsum(generator.exponential(1 / (3 * capacity), int(3 * capacity * seconds)))
+        refused: list[int] = []
+        late: list[int] = []
+        in_time = missed = 0
+        origin = clock() + 10_000_000
+        tasks: set[asyncio.Task[None]] = set()
+
+        async def one(index: int, at: int) -> None:
+            nonlocal in_time, missed
+            begin = clock()
+            left = at + allowed_ns - begin
+            try:
+                await engine.submit({"x": rows[index % len(rows)]}, deadline=left / 1e9)
+            except (OverloadError, DeadlineError) as error:
+                if "passed" in str(error) and "while the request waited" in str(error):
+                    missed += 1
+                else:
+                    refused.append(clock() - begin)
+                return
+            end = clock() - at
+            if end <= allowed_ns:
+                in_time += 1
+            else:
+                late.append(end - allowed_ns)
+
+        for index, at in enumerate((due * 1e9).astype(np.int64).tolist()):
+            while clock() - origin < at:
+                await asyncio.sleep(0)
+            task = asyncio.ensure_future(one(index, origin + at))
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+        await asyncio.gather(*tasks)
+        accepted = in_time + missed + len(late)
+        offered = len(due) / due[-1]
+        taken = accepted / due[-1] / capacity
+        print(f"capacity {capacity:.0f}/s, offered {offered:.0f}/s, accepted {accepted}, {taken:.2f} of the capacity:")
+        print(f"  in time {in_time / max(accepted, 1):.4%} ({missed} missed in the queue, {len(late)} answered late)")
+        if refused:
+            p50, p99 = np.percentile(refused, [50, 99]) / 1e3
+            waits = engine.statistics().scheduler[0]["waits"]
+            stages = ("queue_ns", "handoff_ns", "gil_ns", "kernel_ns", "total_ns")
+            print("  p50 and p99 in ms:", ", ".join(f"{s[:-3]} {waits[s]['p50'] / 1e6:.2f} {waits[s]['p99'] / 1e6:.2f}" for s in stages))
+            print(f"  refused {len(refused)}: p50 {p50:.1f} µs, p99 {p99:.1f} µs, largest {max(refused) / 1e3:.0f} µs")
+
+    asyncio.run(measure())
+    engine.close()
+
+
+def recording(rounds: int) -> None:
+    """What the record of each request costs: throughput with and without, requests alone and joined."""
+    model = dense(MIDDLE)
+    rows = drawn(4000)
+    for most in (1, 16):
+        engines = {name: loaded(model, max_batch=most, record=name == "on") for name in ("on", "off")}
+        arms = {name: lambda engine=engine: asyncio.run(clients(engine, rows, IN_FLIGHT)).per_s for name, engine in engines.items()}
+        for arm in arms.values():
+            arm()
+        results = mirrored(arms, rounds)
+        print(f"max_batch {most}: throughput with the record ÷ without {ratio(results['on'], results['off'])}")
+        for engine in engines.values():
+            engine.close()
+
+
+def deadlock() -> None:
+    """Two threads take A and B in opposite orders, one after the other: the second order is named although nobody waits."""
+    order = LockOrder()
+    a, b = OrderedLock("A", order), OrderedLock("B", order)
+
+    def forwards() -> None:
+        with a, b:
+            pass
+
+    thread = threading.Thread(target=forwards, name="forwards")
+    thread.start()
+    thread.join()
+    try:
+        with b, a:
+            print("not named")
+    except LockOrderError as error:
+        print(f"named before it bites: {error}")
+
+
+def _look_up_arms(
+    engines: dict[str, openinfer.Engine], look_up: Callable[[int], Any], rows: list[Any], share: float
+) -> dict[str, Callable[[], float]]:
+    seed = int(np.random.default_rng().integers(2**31))
+    arms = {
+        mode: lambda engine=engine: asyncio.run(look_ups(engine, look_up, rows, share, IN_FLIGHT, seed)) for mode, engine in engines.items()
+    }
+    for arm in arms.values():
+        arm()
+    return arms
+
+
+def _crossing(points: list[tuple[float, float]]) -> str:
+    for (before, low), (after, high) in itertools.pairwise(points):
+        if low < 1 <= high:
+            return f"{before + (after - before) * (1 - low) / (high - low):.1%} blocking tasks"
+    return "no share: it is " + ("ahead everywhere" if points[0][1] >= 1 else "behind everywhere")
+
+
+def _timed(call: Callable[[], object]) -> int:
+    begin = clock()
+    call()
+    return clock() - begin
+
+
+def _median(loads: list[Any], field: str) -> float:
+    return statistics.median(getattr(load, field) for load in loads)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("part", nargs="*", default=["latency", "saturation", "blocking", "crossing", "overload", "recording", "deadlock"])
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--seconds", type=float, default=5.0)
+    options = parser.parse_args()
+    parts: dict[str, Callable[[], None]] = {
+        "latency": latency,
+        "saturation": lambda: saturation(options.rounds),
+        "blocking": lambda: blocking(options.rounds),
+        "crossing": lambda: crossing(options.rounds),
+        "overload": lambda: overload(options.seconds),
+        "recording": lambda: recording(options.rounds),
+        "deadlock": deadlock,
+    }
+    for part in options.part:
+        print(f"--- {part}", flush=True)
+        parts[part]()
+
+
+if __name__ == "__main__":
+    main()
