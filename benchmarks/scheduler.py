@@ -157,8 +157,13 @@ def crossing(rounds: int) -> None:
 
 
 def overload(seconds: float) -> None:
-    """Poisson arrivals at three times the capacity; deadlines of 50 ms from when each request was due."""
-    allowed_ns = 50_000_000
+    """Poisson arrivals at three times the capacity; a deadline from when each request was due."""
+    for allowed_ms in (50, 250):
+        _overload(seconds, allowed_ms)
+
+
+def _overload(seconds: float, allowed_ms: int) -> None:
+    allowed_ns = allowed_ms * 1_000_000
     engine = loaded(dense(LARGE), max_batch=8)
 
     async def measure() -> None:
@@ -192,8 +197,8 @@ def overload(seconds: float) -> None:
                 late.append(end - allowed_ns)
 
         for index, at in enumerate((due * 1e9).astype(np.int64).tolist()):
-            while clock() - origin < at:
-                await asyncio.sleep(0)
+            while (ahead := origin + at - clock()) > 0:
+                await asyncio.sleep(ahead / 1e9)
             task = asyncio.ensure_future(one(index, origin + at))
             tasks.add(task)
             task.add_done_callback(tasks.discard)
@@ -201,7 +206,9 @@ def overload(seconds: float) -> None:
         accepted = in_time + missed + len(late)
         offered = len(due) / due[-1]
         taken = accepted / due[-1] / capacity
-        print(f"capacity {capacity:.0f}/s, offered {offered:.0f}/s, accepted {accepted}, {taken:.2f} of the capacity:")
+        print(
+            f"deadline {allowed_ms} ms: capacity {capacity:.0f}/s, offered {offered:.0f}/s, accepted {accepted}, {taken:.2f} of the capacity:"
+        )
         print(f"  in time {in_time / max(accepted, 1):.4%} ({missed} missed in the queue, {len(late)} answered late)")
         if refused:
             p50, p99 = np.percentile(refused, [50, 99]) / 1e3

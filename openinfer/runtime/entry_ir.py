@@ -14,7 +14,7 @@ from __future__ import annotations
 import string
 
 from openinfer.kernels.cpu import control_block
-from openinfer.runtime import entry_run_ir, pool_ir
+from openinfer.runtime import entry_run_ir, native_worker_ir, pool_ir
 
 # Offsets in bytes, 64-bit CPython with the GIL and NumPy 2.
 OBJECT_TYPE = 8
@@ -226,8 +226,8 @@ bad:
 
 
 def text() -> str:
-    """One module: the pool's functions and the calls."""
+    """One module: the pool's functions, the calls, and the workers."""
     every = {**vars(control_block), **vars(entry_run_ir), **globals()}
     words: dict[str, object] = {name: value for name, value in every.items() if name.isupper() and isinstance(value, int)}
     words |= {"INDEX_LENGTH": len(INDEX_TEXT) + 1, "INDEX_TEXT": INDEX_TEXT}
-    return pool_ir.text() + string.Template(_TEXT + entry_run_ir.TEMPLATE).substitute(words)
+    return pool_ir.text() + string.Template(_TEXT + entry_run_ir.TEMPLATE).substitute(words) + native_worker_ir.text()

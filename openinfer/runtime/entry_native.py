@@ -22,7 +22,16 @@ _FLAGS = {
     "openinfer_run": _METH_O,
     "openinfer_address": _METH_O,
 }
-_EXPORTS = (*_FLAGS, "openinfer_worker", "openinfer_section", "openinfer_stop", "openinfer_wake", "openinfer_barrier")
+_EXPORTS = (
+    *_FLAGS,
+    "openinfer_worker",
+    "openinfer_section",
+    "openinfer_stop",
+    "openinfer_wake",
+    "openinfer_barrier",
+    "openinfer_hand",
+    "openinfer_serve",
+)
 
 
 class _MethodDef(ctypes.Structure):

@@ -190,6 +190,11 @@ class Program:
                 self._instances[types] = instance
         return instance
 
+    def start_pool(self) -> None:
+        """Start the threads that calls share, where they do not run: a call from Python does it by itself, a native worker cannot."""
+        if self._pool is not None:
+            self._pool.start()
+
     def _lower(self, types: Types) -> Lowered:
         named = {signature.name: kind for signature, kind in zip(self.graph.inputs, types, strict=True)}
         return lower(self.graph, named, self._target, self._evaluate)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from openinfer.ir.graph import Array
 from openinfer.scheduler.lane import JointCall, Run
 from openinfer.scheduler.request import Request
 
@@ -32,18 +33,22 @@ class Batch:
         "handed_ns",
         "handoff_ns",
         "kernel_ns",
+        "named",
         "requests",
         "start_ns",
+        "table",
     )
 
     def __init__(self, requests: Sequence[Request], run: Run, start_ns: int) -> None:
         self.requests, self._run, self.start_ns = requests, run, start_ns
         self._joint: JointCall | None = None
         self._alone: dict[str, Any] | None = None
+        self.named = False
         self._error: BaseException | None = None
         self._stamps: Any = None
         self.call: Any = self._run_alone
         self._held: Any = None
+        self.table: Array | None = None  # of the call, where a native worker can run it
         self.handed_ns = start_ns
         self.ended_ns = self.gil_ns = self.handoff_ns = self.kernel_ns = 0
 
@@ -60,10 +65,10 @@ class Batch:
     def gather(self) -> None:
         """Copy the rows together, where the lane joins; a request that cannot be joined runs alone."""
         lane = self.requests[0].lane
-        if lane.joins:
+        if lane.native:
             self._joint = lane.lease()
             bound = self._joint.gather(self.requests)
-            self.call, self._held, self._stamps = bound.call, bound.held, bound.stamps
+            self.table, self.call, self._held, self._stamps = bound.table, bound.call, bound.held, bound.stamps
         self.handed_ns = clock()
 
     def execute(self, keep_gil: bool) -> None:
@@ -81,10 +86,10 @@ class Batch:
         self.called(begun, clock(), error)
         self.handoff_ns = 0
 
-    def called(self, begun_ns: int, ended_ns: int, error: BaseException | None) -> None:
-        """The call has been made."""
+    def called(self, begun_ns: int, ended_ns: int, error: BaseException | None, stamped: bool = True) -> None:
+        """The call has been made; `stamped` tells whether it was one that sets the stamps."""
         self._error = error
-        if self._stamps is not None and error is None:
+        if self._stamps is not None and error is None and stamped:
             self.gil_ns = int(self._stamps[2] - self._stamps[1])
         self.ended_ns = ended_ns - self.gil_ns
         self.kernel_ns = self.ended_ns - begun_ns

@@ -12,7 +12,7 @@ from openinfer.errors import IndexRangeError
 from openinfer.ir.graph import Array, Signature, TensorType
 from openinfer.runtime.entry import bound_call
 from openinfer.runtime.executor import address
-from openinfer.runtime.program import Program
+from openinfer.runtime.program import Instance, Program
 from openinfer.scheduler.durations import Durations, padded
 from openinfer.scheduler.request import Request
 
@@ -23,18 +23,22 @@ Run = Callable[[Mapping[str, Any]], dict[str, Any]]
 
 @dataclasses.dataclass(frozen=True)
 class Bound:
-    """A call on the joint buffers: `held` keeps the GIL; `call` does not, and sets the `stamps` that `timed_call` describes."""
+    """A call on the joint buffers, and its table. `held` keeps the GIL; `call` does not, and sets the `stamps` of `timed_call`."""
 
+    table: Array
     held: Callable[[], None]
     call: Callable[[], None]
     stamps: Array
 
 
 class JointCall:
-    """Buffers for one batch at a time. Every size uses the first rows of the same arrays. Steady state allocates only outputs."""
+    """Buffers for one batch at a time. Every size uses the first rows of the same arrays. Steady state allocates only outputs.
 
-    def __init__(self, program: Program, kinds: Mapping[str, TensorType]) -> None:
-        self._program, self._kinds = program, kinds
+    Without `joined` it takes one request of exactly the shapes in `kinds`.
+    """
+
+    def __init__(self, program: Program, kinds: Mapping[str, TensorType], joined: bool) -> None:
+        self._program, self._kinds, self._joined = program, kinds, joined
         self._capacity = 0
         self._bound: dict[int, Bound] = {}
         self._inputs: dict[str, Array] = {}
@@ -42,6 +46,11 @@ class JointCall:
 
     def gather(self, requests: Sequence[Request]) -> Bound:
         """Copy the rows of the requests, one after the other, and give the call that answers them."""
+        if not self._joined:
+            bound = self._bound.get(1) or self._bind(1)
+            for name, whole in self._inputs.items():
+                whole[...] = requests[0].arrays[name]
+            return bound
         rows = sum(request.rows for request in requests)
         bound = self._bound.get(padded(rows)) or self._bind(padded(rows))
         for name, joined in self._inputs.items():
@@ -53,6 +62,8 @@ class JointCall:
 
     def scatter(self, requests: Sequence[Request]) -> list[dict[str, Any]]:
         """Each request's rows of the outputs, in arrays of its own."""
+        if not self._joined:
+            return [{name: whole.copy() for name, whole in self._outputs.items()}]
         answers: list[dict[str, Any]] = []
         at = 0
         outputs = self._outputs.items()
@@ -67,43 +78,59 @@ class JointCall:
             self._grow(rows)
         while len(self._bound) >= KEPT_SIZES:
             self._bound.pop(next(iter(self._bound)))
-        instance = self._program.instance(tuple(_of_rows(kind, rows) for kind in self._kinds.values()))
+        instance = self._instance(rows)
+        self._program.start_pool()  # a worker that holds no GIL could not
         context, stamps = instance.timed()
-        inputs = {name: array[:rows] for name, array in self._inputs.items()}
-        address(context.table, instance, inputs, {name: array[:rows] for name, array in self._outputs.items()})
-        bound = self._bound[rows] = Bound(bound_call(context.table, instance), context.call, stamps)
+        address(context.table, instance, self._first(self._inputs, rows), self._first(self._outputs, rows))
+        bound = self._bound[rows] = Bound(context.table, bound_call(context.table, instance), context.call, stamps)
         return bound
 
     def _grow(self, rows: int) -> None:
         """Larger buffers; what was bound to the old ones is forgotten."""
         capacity = max(rows, 2 * self._capacity)
-        instance = self._program.instance(tuple(_of_rows(kind, rows) for kind in self._kinds.values()))
-        outputs = {name: np.empty((capacity, *kind.shape[1:]), kind.dtype) for name, kind in instance.outputs}
         # Rows beyond the last request are computed too, so they must hold something that every operator accepts.
-        inputs = {name: np.zeros((capacity, *kind.shape[1:]), kind.dtype) for name, kind in self._kinds.items()}
-        self._inputs, self._outputs, self._capacity = inputs, outputs, capacity
+        self._inputs = {name: np.zeros(self._shape(kind, capacity), kind.dtype) for name, kind in self._kinds.items()}
+        self._outputs = {name: np.empty(self._shape(kind, capacity), kind.dtype) for name, kind in self._instance(rows).outputs}
+        self._capacity = capacity
         self._bound.clear()
+
+    def _instance(self, rows: int) -> Instance:
+        return self._program.instance(tuple(TensorType(kind.dtype, self._shape(kind, rows)) for kind in self._kinds.values()))
+
+    def _shape(self, kind: TensorType, rows: int) -> tuple[int, ...]:
+        return (rows, *kind.shape[1:]) if self._joined else kind.shape
+
+    def _first(self, arrays: Mapping[str, Array], rows: int) -> dict[str, Array]:
+        return {name: array[:rows] if self._joined else array for name, array in arrays.items()}
 
 
 class Lane:
-    """Requests of one kind: the same shape, or where they can be joined, the same but for the first axis. Belongs to the loop's thread."""
+    """Requests of one kind: the same shape, or where they can be joined, the same but for the first axis. Belongs to the loop's thread.
 
-    __slots__ = ("_free", "_kinds", "_program", "dtypes", "durations", "joins", "waiting")
+    A call takes `most` of them. `native` tells whether it runs on buffers of the lane's own; else `run` answers each.
+    """
 
-    def __init__(self, first_ns: int, program: Program | None, kinds: Mapping[str, TensorType] | None) -> None:
+    __slots__ = ("_free", "_kinds", "_program", "dtypes", "durations", "most", "native", "waiting")
+
+    def __init__(self, first_ns: int, program: Program | None = None, kinds: Mapping[str, TensorType] | None = None, most: int = 1) -> None:
         self.durations = Durations(first_ns)
-        self.waiting = 0
-        self.joins = program is not None and kinds is not None
+        self.waiting, self.most = 0, most
+        self.native = program is not None and kinds is not None
         self._program, self._kinds = program, kinds
         self.dtypes = {name: np.dtype(kind.dtype) for name, kind in (kinds or {}).items()}
         self._free: list[JointCall] = []
+
+    @property
+    def joins(self) -> bool:
+        """Whether requests may share a call."""
+        return self.most > 1
 
     def lease(self) -> JointCall:
         """Joint buffers for one batch; `release` gives them back."""
         if self._free:
             return self._free.pop()
         assert self._program is not None and self._kinds is not None
-        return JointCall(self._program, self._kinds)
+        return JointCall(self._program, self._kinds, self.joins)
 
     def release(self, call: JointCall) -> None:
         """Return leased buffers."""

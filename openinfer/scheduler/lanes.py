@@ -21,8 +21,9 @@ FIRST_NS = 1_000_000_000  # expected of a call that was never made and has no co
 class Lanes:
     """The lanes of a model. `joinable` tells whether requests of several lanes' shapes may share a call at all."""
 
-    def __init__(self, inputs: Sequence[Signature], program: Callable[[], Program | None], join: bool) -> None:
-        self.joinable = join and joined_symbol(inputs) is not None
+    def __init__(self, inputs: Sequence[Signature], program: Callable[[], Program | None], max_batch: int) -> None:
+        self._most = max_batch
+        self.joinable = max_batch > 1 and joined_symbol(inputs) is not None
         self._inputs, self._program = tuple(inputs), program
         self._names = tuple(signature.name for signature in inputs)
         self.only = self._names[0] if len(inputs) == 1 else None
@@ -39,7 +40,7 @@ class Lanes:
 
     def arrays(self, inputs: Any, lane: Lane) -> dict[str, Any]:
         """The inputs as arrays that can be used; `InputError` where one has another dtype."""
-        if type(inputs) is dict and lane.joins and _fits(inputs, lane):
+        if type(inputs) is dict and lane.native and _fits(inputs, lane):
             return inputs
         return check(inputs, self._inputs)
 
@@ -62,14 +63,14 @@ class Lanes:
     def _lane(self, arrays: Mapping[str, Any], joins: bool) -> Lane:
         program = self._program()
         if program is None or not all(isinstance(array, np.ndarray) for array in arrays.values()):
-            return Lane(FIRST_NS, None, None)
+            return Lane(FIRST_NS)
         kinds = {name: TensorType(array.dtype.name, array.shape) for name, array in arrays.items()}
         try:
             first_ns = int(program.instance(tuple(kinds.values())).cost_ns)
             joins = joins and rows_are_independent(program, kinds, lambda rows: _drawn(kinds, rows))
         except (Refused, MemoryBudgetError):  # for these shapes: `run` knows another way, or says why there is none
-            return Lane(FIRST_NS, None, None)
-        return Lane(first_ns, program, kinds) if joins else Lane(first_ns, None, None)
+            return Lane(FIRST_NS)
+        return Lane(first_ns, program, kinds, self._most if joins else 1)
 
 
 def _fits(inputs: Mapping[str, Any], lane: Lane) -> bool:

@@ -7,6 +7,7 @@ soon as requests come closer together than a hop, they are queued instead, joine
 from __future__ import annotations
 
 import asyncio
+import collections
 import itertools
 import threading
 import time
@@ -14,9 +15,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from openinfer.config import SchedulerConfig
-from openinfer.errors import DeadlineError, SchedulerError
+from openinfer.errors import CompiledCodeError, DeadlineError, SchedulerError
 from openinfer.ir.graph import Signature
 from openinfer.machine import usable_processors
+from openinfer.runtime.native_worker import NativeWorkers
 from openinfer.runtime.program import RELEASE_GIL_NS, Program
 from openinfer.scheduler.batch import Batch
 from openinfer.scheduler.blocking import BlockingPool
@@ -34,11 +36,13 @@ from openinfer.scheduler.workers import Job, Workers
 
 COMPANY_NS = 5_000  # two requests closer than this came in one turn of the loop
 JOIN_NS = 10_000  # calls that are shorter alone are not worth a queue: to wait for a future costs the loop as much
+SPIN_US = 20  # a worker that waits for a call looks out for so long before it sleeps
 FOREVER_NS = 1 << 62
 CROWD = 16  # batches of one in a row after which requests are taken to come alone again
 TURN_NS = 1_000_000  # work done without letting the loop turn
 SPIN_NS = 1_000_000  # timers of the loop are no finer than its select: shorter delays turn the loop instead
 KEPT_CALLABLES = 512
+RESERVE = 2  # times a predicted wait has to fit into the time that a deadline allows
 
 clock = time.perf_counter_ns
 Callback = Callable[[Any], Any]
@@ -59,12 +63,15 @@ class Scheduler:
         """`run` answers one request, `program()` is the compiled whole that joined calls use, or `None`; `threads` those of one call."""
         self._run, self._config = run, config
         self.loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
-        self._lanes = Lanes(inputs, program, config.max_batch > 1)
+        self._lanes = Lanes(inputs, program, config.max_batch)
         self._joinable = self._lanes.joinable
         processors = usable_processors()
         self.chooser = ModeChooser(config.mode)
         self._mailbox = Mailbox(self.loop)
-        self._workers = Workers(config.workers or max(1, processors // threads), self._mailbox)
+        count = config.workers or max(1, processors // threads)
+        self._workers = Workers(count, self._mailbox)
+        self._native = NativeWorkers(count, SPIN_US)
+        self._collecting = False
         order = LockOrder() if checks else None
         self.blocking = BlockingPool(config.blocking_threads or 4 * processors + 4, config.queue_limit, self._mailbox, order)
         self._queue = DeadlineQueue(config.queue_limit)
@@ -77,7 +84,7 @@ class Scheduler:
         self._direct_end = self._turn_begin = 0
         self._flushing = False
         self._timer: asyncio.TimerHandle | None = None
-        self._batches = 0  # handed to workers and not yet done
+        self._away: collections.deque[Batch] = collections.deque()  # handed to workers and not yet done
         self._blocking_ns: dict[Any, int] = {}
         self.active = 0
         self.closing = False
@@ -153,6 +160,7 @@ class Scheduler:
         """Refuse new requests and wait until those that were accepted are answered."""
         self.closing = True
         if self.active:
+            self._wake()  # no company comes any more
             if self._drained is None:
                 self._drained = self.loop.create_future()
             await self._drained
@@ -164,11 +172,17 @@ class Scheduler:
             self._timer.cancel()
         while self._queue and not self.loop.is_closed():
             lane = self._queue.head().lane
-            batch = Batch(self._queue.take(lane, self._config.max_batch if lane.joins else 1), self._run, clock())
+            batch = Batch(self._queue.take(lane, lane.most), self._run, clock())
             batch.execute(keep_gil=False)
             self._complete(batch)
         self._workers.close()
-        self._mailbox.drain()
+        self._native.close()
+        if not self.loop.is_closed():
+            self._mailbox.drain()
+            self._collect()
+            if self._collecting:
+                self.loop.remove_reader(self._native.descriptor)
+                self._collecting = False
         self.blocking.close()
         if self.watchdog is not None:
             self.watchdog.stop()
@@ -208,8 +222,12 @@ class Scheduler:
         }
 
     def jobs(self) -> list[Job]:
-        """Kernels that run beside the loop now."""
+        """Calls of threads that know Python, and run now."""
         return [*self._workers.running]
+
+    def batches(self) -> list[Batch]:
+        """Calls that native workers run or are about to."""
+        return [*self._native.running()]
 
     # --- the blocking part of a request
 
@@ -307,20 +325,21 @@ class Scheduler:
     def _schedule(self, request: Request, now: int) -> None:
         """Predict when the request would be answered, and refuse it where that is too late."""
         lane = request.lane
-        most = self._config.max_batch if lane.joins else 1
+        most = lane.most
         batch_ns = lane.durations.predict(most * request.rows if most > 1 else request.rows)
         one = self._pace.request_ns(batch_ns // most)
         ahead = self._queue.position(request.key)
         # What runs now has to end first, and a batch ends as a whole.
-        first = batch_ns + (batch_ns if self._batches >= self._workers.count else 0)
+        first = batch_ns + (batch_ns if len(self._away) >= self._workers.count else 0)
         request.predicted_ns = now + ahead * one + first
-        margin = self._pace.margin_ns(now)
-        expected = request.predicted_ns + margin
+        # The pace may halve while it waits; and what is late now makes later what comes after it.
+        overdue = now - self._away[0].requests[0].predicted_ns if self._away and self._away[0].requests[0].predicted_ns else 0
+        expected = now + RESERVE * (request.predicted_ns - now) + max(self._pace.margin_ns(now), overdue)
         if expected > request.due_ns:
             self._refuse(expected - now, request.due_ns - now)
         ends = expected
         for other in self._queue.behind(ahead):
-            ends += one
+            ends += RESERVE * one
             if ends > other.due_ns and other.key[0] == request.key[0]:
                 self._refuse(expected - now, request.due_ns - now, "requests that were accepted before would miss theirs")
 
@@ -352,7 +371,7 @@ class Scheduler:
             if not count:
                 return
             offloaded = self._offloads(lane, count * head.rows)
-            if offloaded and self._batches >= self._room():
+            if offloaded and len(self._away) >= self._room():
                 return
             requests = self._timely(queue.take(lane, count), now)
             self._pace.started(now, count, bool(queue))
@@ -372,11 +391,11 @@ class Scheduler:
 
     def _count(self, head: Request, now: int) -> int:
         """How many requests to join now; 0 where the head still waits for company, and somebody will wake us."""
-        lane, most = head.lane, self._config.max_batch
-        if not lane.joins:
+        lane, most = head.lane, head.lane.most
+        if most == 1:
             return 1
         waiting = min(lane.waiting, most)
-        if waiting == most or not (self._delay_ns or self._config.preferred_batches):
+        if waiting == most or self.closing or not (self._delay_ns or self._config.preferred_batches):
             return waiting
         preferred = [size for size in self._config.preferred_batches if size <= waiting]
         if preferred:
@@ -397,7 +416,7 @@ class Scheduler:
 
     def _room(self) -> int:
         """Batches that may be with the workers: under a backlog one more each, so that none waits for the loop's next turn."""
-        deep = len(self._queue) >= self._config.max_batch + self._batches
+        deep = len(self._queue) >= self._config.max_batch + len(self._away)
         return self._workers.count * (2 if deep else 1)
 
     def _timely(self, requests: list[Request], now: int) -> list[Request]:
@@ -423,16 +442,31 @@ class Scheduler:
             batch.called(batch.handed_ns, batch.handed_ns, error)
             self._complete(batch)
             return
-        self._batches += 1
+        self._away.append(batch)
+        if batch.table is not None and self._native.hand(batch.table, batch):
+            if not self._collecting:
+                self.loop.add_reader(self._native.descriptor, self._collect)
+                self._collecting = True
+            return
         self._workers.hand(Job(batch.call, lambda job: self._done(batch, job)))
 
     def _done(self, batch: Batch, job: Job) -> None:
         self._workers.running.discard(job)
-        self._batches -= 1
+        self._away.remove(batch)
         batch.called(job.begun_ns, job.ended_ns, job.error)
         self._complete(batch)
         if self._queue:
             self._wake()
+
+    def _collect(self) -> None:
+        """Native workers have ended calls."""
+        for done in self._native.collect():
+            self._away.remove(done.tag)
+            error = CompiledCodeError("the compiled program reported a failure of its own") if done.status else None
+            done.tag.called(done.begun_ns, done.ended_ns, error, stamped=False)
+            self._complete(done.tag)
+        if self._queue:
+            self._flush()
 
     def _complete(self, batch: Batch) -> None:
         """Answer every request of the batch that is still waited for."""
@@ -444,7 +478,7 @@ class Scheduler:
             batch.requests[0].shape.observe(batch.kernel_ns)
         for request, answer in zip(batch.requests, answers, strict=True):
             if request.predicted_ns:
-                self._pace.observe(request.predicted_ns, done)
+                self._pace.answered(request.predicted_ns, done)
             if request.future.done():
                 continue
             if isinstance(answer, BaseException):

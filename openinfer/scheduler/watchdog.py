@@ -71,6 +71,10 @@ class Watchdog:
             if job.begun_ns and now_ns - job.begun_ns > self._stall_ns and not job.named:
                 job.named = True
                 found.append(Finding("kernel", "a joined call", now_ns - job.begun_ns, _stack(job.thread)))
+        for batch in scheduler.batches():
+            if now_ns - batch.handed_ns > self._stall_ns and not batch.named:
+                batch.named = True
+                found.append(Finding("kernel", f"a call of {batch.size} requests", now_ns - batch.handed_ns, "(in compiled code)"))
         for finding in found:
             self.findings.append(finding)
             log.warning("%s %s has stood still for %.0f ms:\n%s", finding.kind, finding.name, finding.stalled_ns / 1e6, finding.stack)

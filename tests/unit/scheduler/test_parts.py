@@ -11,7 +11,7 @@ from openinfer.scheduler.deadline_queue import DeadlineQueue
 from openinfer.scheduler.durations import Durations, padded
 from openinfer.scheduler.lane import Lane, Shape
 from openinfer.scheduler.mode import HOP_NS, ModeChooser
-from openinfer.scheduler.pace import FADE_NS, Pace
+from openinfer.scheduler.pace import HALF_LIFE_NS, Pace
 from openinfer.scheduler.request import NEVER, Request
 
 
@@ -91,23 +91,17 @@ def test_pace_is_the_throughput_under_a_backlog():
     assert pace.request_ns(0) == before
 
 
-def test_the_margin_grows_at_once_and_shrinks_slowly():
+def test_the_margin_is_the_latest_stall_and_fades():
     pace = Pace()
-    pace.observe(1000, 900)
+    pace.answered(1000, 900)
     assert pace.margin_ns(900) == 0
-    pace.observe(1000, 2000)
-    grown = pace.margin_ns(2000)
-    assert grown == 1000
-    pace.observe(3000, 3000)
-    assert 0.9 * grown < pace.margin_ns(3000) < grown
-
-
-def test_the_margin_fades_where_everything_is_refused():
-    pace = Pace()
-    pace.observe(0, 10**9)
-    assert pace.margin_ns(10**9) == 10**9
-    assert pace.margin_ns(10**9 + 3 * FADE_NS) == 10**9 / 8
-    assert pace.margin_ns(10**9 + 10**12) == 0
+    pace.answered(1000, 4000)
+    pace.answered(4000, 5000)  # less late: the larger one still counts
+    assert 2900 < pace.margin_ns(5000) <= 3000
+    assert pace.margin_ns(4000 + HALF_LIFE_NS) == 1500
+    pace.answered(4000, 4000 + HALF_LIFE_NS)
+    assert pace.margin_ns(4000 + HALF_LIFE_NS) == HALF_LIFE_NS
+    assert pace.margin_ns(10**13) == 0
 
 
 def test_auto_follows_the_traffic_with_hysteresis(draw):
