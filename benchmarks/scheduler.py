@@ -9,24 +9,28 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
+import functools
 import itertools
 import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from openinfer.workloads import registry
-from scheduler_arms import FEATURES, FeatureStore, clients, dense, look_ups, thread_per_request
+from scheduler_arms import FEATURES, FeatureStore, Load, clients, dense, look_ups, thread_per_request
 
 import openinfer
 from openinfer.errors import DeadlineError, LockOrderError, OverloadError
 from openinfer.scheduler.ordered_lock import LockOrder, OrderedLock
 
 clock = time.perf_counter_ns
+
+Served = tuple[openinfer.Engine, asyncio.Runner]
 
 SMALL, MIDDLE, LARGE = (FEATURES, 64, 3), (FEATURES, 640, 128, 640, FEATURES), (FEATURES, 1536, 1536, 10)
 IN_FLIGHT = 64
@@ -112,48 +116,49 @@ def _saturate(name: str, model: Any, rows: list[Any], rounds: int) -> None:
     for label in engines:
         faster = ratio([load.per_s for load in results[label]], [load.per_s for load in base])
         waits = ratio([load.wait_ns for load in results[label]], [load.wait_ns for load in base])
-        print(f"  {label}: {_median(results[label], 'per_s'):.0f}/s, throughput {faster}, wait {waits}")
+        cheaper = ratio([load.cpu_ns for load in base], [load.cpu_ns for load in results[label]])
+        print(
+            f"  {label}: {_median(results[label], 'per_s'):.0f}/s, throughput {faster}, wait {waits}, requests for the processor time {cheaper}"
+        )
     for engine in (threads, *engines.values()):
         engine.close()
 
 
 def blocking(rounds: int) -> None:
     """40% and none of the tasks begin with a look-up in SQLite that another process updates meanwhile: hybrid beside async."""
-    model = dense(MIDDLE)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, _served("async", "hybrid", "auto") as served:
         store = FeatureStore(Path(folder))
-        engines = {mode: loaded(model, mode=mode, max_batch=16) for mode in ("async", "hybrid", "auto")}
         with store.updated():
             for share, count in ((0.4, 400), (0.0, 4000)):
-                rows = drawn(count)
-                arms = _look_up_arms(engines, store.look_up, rows, share)
-                results = mirrored(arms, rounds)
+                results = mirrored(_look_up_arms(served, store.look_up, drawn(count), share), rounds)
+                base = results["async"]
                 for mode in ("hybrid", "auto"):
-                    print(f"{share:.0%} blocking, {mode} ÷ async: {ratio(results[mode], results['async'])}", end="; ")
-                print(", ".join(f"{mode} {statistics.median(values):.0f}/s" for mode, values in results.items()))
-        for engine in engines.values():
-            engine.close()
+                    faster = ratio([load.per_s for load in results[mode]], [load.per_s for load in base])
+                    dearer = ratio([load.cpu_ns for load in results[mode]], [load.cpu_ns for load in base])
+                    print(f"{share:.0%} blocking, {mode} ÷ async: throughput {faster}, processor time a request {dearer}")
+                print("  " + ", ".join(f"{mode} {_median(loads, 'per_s'):.0f}/s" for mode, loads in results.items()))
 
 
 def crossing(rounds: int) -> None:
-    """hybrid ÷ async by share of blocking tasks, for three kinds of look-up; where it passes 1."""
+    """hybrid ÷ async by share of blocking tasks, with and without a writer; where it passes 1."""
     shares = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, _served("async", "hybrid") as served:
         store = FeatureStore(Path(folder))
-        engines = {mode: loaded(dense(MIDDLE), mode=mode, max_batch=16) for mode in ("async", "hybrid")}
-        for label, busy, count in (("SQLite, nobody writes", False, 1500), ("SQLite under a writer", True, 500)):
-            with store.updated() if busy else tempfile.TemporaryDirectory():
-                looked = [_timed(lambda: store.look_up(int(np.random.default_rng().integers(19_000)))) for _ in range(200)]
+        for label, writer, count in (
+            ("SQLite, nobody writes", contextlib.nullcontext(), 1500),
+            ("SQLite under a writer", store.updated(), 400),
+        ):
+            with writer:
+                users = np.random.default_rng().integers(0, 19_000, 200).tolist()
+                looked = [_timed(functools.partial(store.look_up, user)) for user in users]
                 print(f"{label}: a look-up takes {np.percentile(looked, 50) / 1e3:.0f} µs, p90 {np.percentile(looked, 90) / 1e3:.0f} µs")
                 points = []
                 for share in shares:
-                    results = mirrored(_look_up_arms(engines, store.look_up, drawn(count), share), rounds)
-                    pairs = sorted(a / b for a, b in zip(results["hybrid"], results["async"], strict=True))
-                    points.append((share, statistics.median(pairs)))
-                    print(f"  {share:.0%} blocking: hybrid ÷ async {ratio(results['hybrid'], results['async'])}")
+                    results = mirrored(_look_up_arms(served, store.look_up, drawn(count), share), rounds)
+                    hybrid, plain = ([load.per_s for load in results[mode]] for mode in ("hybrid", "async"))
+                    points.append((share, statistics.median(a / b for a, b in zip(hybrid, plain, strict=True))))
+                    print(f"  {share:.0%} blocking: hybrid ÷ async {ratio(hybrid, plain)}", flush=True)
                 print(f"  hybrid passes async at {_crossing(points)}")
-        for engine in engines.values():
-            engine.close()
 
 
 def overload(seconds: float) -> None:
@@ -206,9 +211,7 @@ def _overload(seconds: float, allowed_ms: int) -> None:
         accepted = in_time + missed + len(late)
         offered = len(due) / due[-1]
         taken = accepted / due[-1] / capacity
-        print(
-            f"deadline {allowed_ms} ms: capacity {capacity:.0f}/s, offered {offered:.0f}/s, accepted {accepted}, {taken:.2f} of the capacity:"
-        )
+        print(f"deadline {allowed_ms} ms: capacity {capacity:.0f}/s, offered {offered:.0f}/s, accepted {accepted}, {taken:.2f} of it:")
         print(f"  in time {in_time / max(accepted, 1):.4%} ({missed} missed in the queue, {len(late)} answered late)")
         if refused:
             p50, p99 = np.percentile(refused, [50, 99]) / 1e3
@@ -222,16 +225,16 @@ def _overload(seconds: float, allowed_ms: int) -> None:
 
 
 def recording(rounds: int) -> None:
-    """What the record of each request costs: throughput with and without, requests alone and joined."""
+    """What the record of each request costs, requests alone and joined: processor time with and without."""
     model = dense(MIDDLE)
-    rows = drawn(4000)
+    rows = drawn(2000)
     for most in (1, 16):
         engines = {name: loaded(model, max_batch=most, record=name == "on") for name in ("on", "off")}
-        arms = {name: lambda engine=engine: asyncio.run(clients(engine, rows, IN_FLIGHT)).per_s for name, engine in engines.items()}
+        arms = {name: lambda engine=engine: asyncio.run(clients(engine, rows, IN_FLIGHT)).cpu_ns for name, engine in engines.items()}
         for arm in arms.values():
             arm()
         results = mirrored(arms, rounds)
-        print(f"max_batch {most}: throughput with the record ÷ without {ratio(results['on'], results['off'])}")
+        print(f"max_batch {most}: processor time a request with the record ÷ without {ratio(results['on'], results['off'])}")
         for engine in engines.values():
             engine.close()
 
@@ -255,16 +258,29 @@ def deadlock() -> None:
         print(f"named before it bites: {error}")
 
 
-def _look_up_arms(
-    engines: dict[str, openinfer.Engine], look_up: Callable[[int], Any], rows: list[Any], share: float
-) -> dict[str, Callable[[], float]]:
+def _look_up_arms(served: dict[str, Served], look_up: Callable[[int], Any], rows: list[Any], share: float) -> dict[str, Callable[[], Load]]:
     seed = int(np.random.default_rng().integers(2**31))
-    arms = {
-        mode: lambda engine=engine: asyncio.run(look_ups(engine, look_up, rows, share, IN_FLIGHT, seed)) for mode, engine in engines.items()
-    }
-    for arm in arms.values():
-        arm()
+
+    def arm(engine: openinfer.Engine, runner: asyncio.Runner) -> Load:
+        return runner.run(look_ups(engine, look_up, rows, share, IN_FLIGHT, seed))
+
+    arms = {mode: functools.partial(arm, *pair) for mode, pair in served.items()}
+    for each in arms.values():
+        each()
     return arms
+
+
+@contextlib.contextmanager
+def _served(*modes: str) -> Iterator[dict[str, Served]]:
+    """An engine for each mode, with a loop of its own that goes on from round to round."""
+    with contextlib.ExitStack() as stack:
+        served = {}
+        for mode in modes:
+            runner = stack.enter_context(asyncio.Runner())
+            engine = loaded(dense(MIDDLE), mode=mode, max_batch=16, blocking_timeout_ms=60_000)
+            stack.callback(lambda runner=runner, engine=engine: runner.run(engine.aclose()))
+            served[mode] = engine, runner
+        yield served
 
 
 def _crossing(points: list[tuple[float, float]]) -> str:

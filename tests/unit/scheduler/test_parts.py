@@ -10,7 +10,7 @@ from openinfer.errors import OverloadError
 from openinfer.scheduler.deadline_queue import DeadlineQueue
 from openinfer.scheduler.durations import Durations, padded
 from openinfer.scheduler.lane import Lane, Shape
-from openinfer.scheduler.mode import HOP_NS, ModeChooser
+from openinfer.scheduler.mode import FEWEST, HOP_NS, ModeChooser
 from openinfer.scheduler.pace import HALF_LIFE_NS, Pace
 from openinfer.scheduler.request import NEVER, Request
 
@@ -117,6 +117,27 @@ def test_auto_follows_the_traffic_with_hysteresis(draw):
     assert chooser.switches == 1
     assert traffic(0.02) == "async"
     assert chooser.switches == 2
+
+
+def test_tasks_counted_by_number_weigh_as_if_they_were_shown(draw):
+    one, other = ModeChooser("auto"), ModeChooser("auto")
+    for _ in range(300):
+        blocks, plain = draw.random() < 0.5, draw.randrange(4)
+        for _ in range(plain):
+            one.observe(0)
+        other.plain += plain
+        for chooser in (one, other):
+            chooser.observe(2 * HOP_NS if blocks else 0)
+        assert one.blocking_share == pytest.approx(other.blocking_share)
+        assert one.mode == other.mode
+
+
+def test_the_first_decision_takes_a_few_tasks_and_no_more():
+    chooser = ModeChooser("auto")
+    for number in range(FEWEST):
+        assert chooser.mode == "async"
+        chooser.observe(2 * HOP_NS if number % 2 else 0)
+    assert chooser.mode == "hybrid"
 
 
 def test_between_the_thresholds_the_mode_stays():
