@@ -117,9 +117,8 @@ def _saturate(name: str, model: Any, rows: list[Any], rounds: int) -> None:
         faster = ratio([load.per_s for load in results[label]], [load.per_s for load in base])
         waits = ratio([load.wait_ns for load in results[label]], [load.wait_ns for load in base])
         cheaper = ratio([load.cpu_ns for load in base], [load.cpu_ns for load in results[label]])
-        print(
-            f"  {label}: {_median(results[label], 'per_s'):.0f}/s, throughput {faster}, wait {waits}, requests for the processor time {cheaper}"
-        )
+        print(f"  {label}: {_median(results[label], 'per_s'):.0f}/s, throughput {faster}, wait {waits},")
+        print(f"    requests for the same processor time {cheaper}")
     for engine in (threads, *engines.values()):
         engine.close()
 

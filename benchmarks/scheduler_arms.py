@@ -61,7 +61,7 @@ def dense(widths: Sequence[int], seed: int = 0) -> onnx.ModelProto:
 
 @dataclasses.dataclass(frozen=True)
 class Load:
-    """One arm's figures: requests a second; the mean time from sending to answer less the call's own, all that is waiting; processor time."""
+    """Requests a second; mean time from sending to answer less the call's own, which is all waiting; processor time of a request."""
 
     per_s: float
     wait_ns: float

@@ -317,7 +317,13 @@ class Engine:
                     self._schedulers.pop(other).close()
             checks = os.environ.get("OPENINFER_CHECKS", "") not in ("", "0")
             made = Scheduler(
-                self.run, lambda: self._executor.program, self.inputs, self.config.scheduler, self.config.engine.threads, checks
+                self.run,
+                lambda inputs: check(inputs, self.inputs, self._conversions),
+                lambda: self._executor.program,
+                self.inputs,
+                self.config.scheduler,
+                self.config.engine.threads,
+                checks,
             )
             self._scheduler = self._schedulers[loop] = made
         return made

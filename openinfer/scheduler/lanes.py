@@ -11,20 +11,22 @@ from openinfer.codegen.lowering import Refused
 from openinfer.errors import MemoryBudgetError
 from openinfer.ir.graph import Array, Signature, TensorType
 from openinfer.runtime.program import Program
-from openinfer.runtime.signature import check
 from openinfer.scheduler.lane import Lane, Shape, joined_symbol, rows_are_independent
 
 KEPT_SHAPES = 512
+Accept = Callable[[Any], dict[str, Any]]
+
 FIRST_NS = 1_000_000_000  # expected of a call that was never made and has no cost model: it leaves the loop
 
 
 class Lanes:
     """The lanes of a model. `joinable` tells whether requests of several lanes' shapes may share a call at all."""
 
-    def __init__(self, inputs: Sequence[Signature], program: Callable[[], Program | None], max_batch: int) -> None:
+    def __init__(self, inputs: Sequence[Signature], accept: Accept, program: Callable[[], Program | None], max_batch: int) -> None:
+        """`accept` checks a request's inputs and converts what has to be converted."""
         self._most = max_batch
         self.joinable = max_batch > 1 and joined_symbol(inputs) is not None
-        self._inputs, self._program = tuple(inputs), program
+        self._accept, self._program = accept, program
         self._names = tuple(signature.name for signature in inputs)
         self.only = self._names[0] if len(inputs) == 1 else None
         self.by_shape: dict[Any, Shape] = {}
@@ -36,13 +38,13 @@ class Lanes:
             only = self.only
             return self.by_shape[inputs[only].shape if only is not None else tuple([inputs[name].shape for name in self._names])]
         except (KeyError, AttributeError, TypeError, IndexError):
-            return self._seen_first(check(inputs, self._inputs))
+            return self._seen_first(self._accept(inputs))
 
     def arrays(self, inputs: Any, lane: Lane) -> dict[str, Any]:
         """The inputs as arrays that can be used; `InputError` where one has another dtype."""
         if type(inputs) is dict and lane.native and _fits(inputs, lane):
             return inputs
-        return check(inputs, self._inputs)
+        return self._accept(inputs)
 
     def _seen_first(self, arrays: dict[str, Any]) -> Shape:
         shapes = tuple(array.shape if isinstance(array, np.ndarray) else () for array in arrays.values())

@@ -24,7 +24,7 @@ from openinfer.scheduler.batch import Batch
 from openinfer.scheduler.blocking import BlockingPool
 from openinfer.scheduler.deadline_queue import DeadlineQueue
 from openinfer.scheduler.lane import Lane, Run
-from openinfer.scheduler.lanes import Lanes
+from openinfer.scheduler.lanes import Accept, Lanes
 from openinfer.scheduler.mailbox import Mailbox
 from openinfer.scheduler.mode import ModeChooser
 from openinfer.scheduler.ordered_lock import LockOrder
@@ -54,16 +54,19 @@ class Scheduler:
     def __init__(
         self,
         run: Run,
+        accept: Accept,
         program: Callable[[], Program | None],
         inputs: Sequence[Signature],
         config: SchedulerConfig,
         threads: int,
         checks: bool = False,
     ) -> None:
-        """`run` answers one request, `program()` is the compiled whole that joined calls use, or `None`; `threads` those of one call."""
+        """`run` answers one request; `accept` checks one and converts its arrays; `program()` is the compiled whole that joined calls
+        use, or `None`; `threads` are those of one call.
+        """
         self._run, self._config = run, config
         self.loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
-        self._lanes = Lanes(inputs, program, config.max_batch)
+        self._lanes = Lanes(inputs, accept, program, config.max_batch)
         self._joinable = self._lanes.joinable
         processors = usable_processors()
         self.chooser = ModeChooser(config.mode)
@@ -114,7 +117,7 @@ class Scheduler:
                 and (gap > COMPANY_NS or expected < self._join_ns)
                 and (deadline is None or expected < deadline * 1e9)
             ):
-                outputs = self._run(inputs)
+                answer = self._run(inputs)
                 self._direct_end = end = clock()
                 took = end - begin
                 shape.alone_ns = expected + (took - expected >> (1 if took < expected else 3))
@@ -126,7 +129,7 @@ class Scheduler:
                 elif end - self._turn_begin > TURN_NS:
                     self._turn_begin = end
                     await asyncio.sleep(0)
-                return outputs
+                return answer
         if self.closing:
             raise SchedulerError("the engine is closing; send the request to another engine")
         due = NEVER if deadline is None else begin + int(deadline * 1e9)
@@ -135,7 +138,7 @@ class Scheduler:
             blocking = lock = 0
             if prepare is not None:
                 inputs, blocking, lock = await self._blocked(prepare, inputs, due)
-            outputs = None
+            outputs: Any = None
             if (not self._queue and self._crowd <= 0) or self.chooser.mode == "inline":
                 outputs = self._direct(inputs, due, begin, blocking, lock)
             if outputs is not None and self._direct_end - self._turn_begin > TURN_NS:

@@ -193,14 +193,28 @@ def test_mistakes_are_the_request_s_own():
     with engine(max_batch=4, max_delay_us=1) as loaded:
 
         async def main():
-            good, bad = rows(1), rows(1).astype(">f4")
-            wrong = [{"x": bad}, {"y": good}, {"x": rows(1, 39)}, [], {"x": good, "z": good}, {"x": rows(1).astype(np.float64)}]
+            good = rows(1)
+            wrong = [{"y": good}, {"x": rows(1, 39)}, [], {"x": good, "z": good}, {"x": good.astype(str)}]
             calls = [loaded.submit(inputs) for inputs in [{"x": good}, *wrong, {"x": good}]]
             return await asyncio.gather(*calls, return_exceptions=True)
 
         first, *wrong, last = asyncio.run(main())
         assert isinstance(first, dict) and isinstance(last, dict)
-        assert [type(answer) for answer in wrong] == [InputError] * 6
+        assert [type(answer) for answer in wrong] == [InputError] * 5
+
+
+@pytest.mark.parametrize("max_batch", [1, 4])
+@pytest.mark.parametrize("convert", [lambda x: x.astype(">f4"), lambda x: x.astype(np.float64), np.asfortranarray, lambda x: x.tolist()])
+def test_other_forms_of_arrays_are_converted_as_by_run(max_batch, convert):
+    x = rows(8)
+    with engine(max_batch=max_batch, max_delay_us=1) as loaded:
+        alone = [loaded.run({"x": x[i : i + 2]})["probabilities"] for i in range(6)]
+
+        async def main():
+            return await asyncio.gather(*[loaded.submit({"x": convert(x[i : i + 2])}) for i in range(6)])
+
+        answers = asyncio.run(main())
+        assert all(answer["probabilities"].tobytes() == one.tobytes() for answer, one in zip(answers, alone, strict=True))
 
 
 @pytest.mark.parametrize("mode", ["async", "hybrid"])
