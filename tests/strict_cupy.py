@@ -39,6 +39,7 @@ FUNCTIONS = {
     "ones": "shape dtype order",
     "ones_like": "a dtype order subok shape",
     "prod": "a axis dtype out keepdims",
+    "repeat": "a repeats axis",
     "stack": "tup axis out dtype casting",
     "sum": "a axis dtype out keepdims",
     "take": "a indices axis out",
@@ -48,15 +49,21 @@ FUNCTIONS = {
     "zeros": "shape dtype order",
     "zeros_like": "a dtype order subok shape",
 }
-UFUNCS = {"abs", "ceil", "exp", "expm1", "floor", "fmod", "isfinite", "left_shift", "log", "log1p", "matmul", "maximum", "minimum", "power"}
+UFUNCS = {"abs", "ceil", "exp", "expm1", "floor", "fmod", "isfinite", "left_shift", "log", "log1p", "maximum", "minimum", "power"}
 UFUNCS |= {"right_shift", "rint", "sqrt", "square"}
 UFUNCS |= {f"{arc}{name}" for arc in ("", "arc") for name in ("sin", "cos", "tan", "sinh", "cosh", "tanh")}
+# Of any number of arrays.
+UFUNCS |= {"einsum", "matmul"}
 CREATORS = ("arange", "empty", "eye", "ones", "zeros")
 POISON = 0xFB
 
 
 class OutOfMemoryError(MemoryError):
     """What CuPy raises where a pool is at its limit."""
+
+
+class CUDARuntimeError(RuntimeError):
+    """What CuPy raises where the driver fails."""
 
 
 class Array:
@@ -257,6 +264,7 @@ class StrictCupy:
 
         attributes = {"ManagedMemory": self._managed, "ConcurrentManagedAccess": self._managed}
         runtime = types.SimpleNamespace(
+            CUDARuntimeError=CUDARuntimeError,
             getDeviceCount=lambda: self._devices,
             driverGetVersion=lambda: self._driver,
             memGetInfo=lambda: (self._free, 1 << 34),
@@ -266,7 +274,6 @@ class StrictCupy:
             MemoryPool=MemoryPool,
             PinnedMemoryPool=PinnedMemoryPool,
             malloc_managed=lambda size: None,
-            alloc_pinned_memory=lambda size: bytearray(size),
             using_allocator=using_allocator,
             memory=types.SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
             get_current_stream=lambda: types.SimpleNamespace(synchronize=lambda: None),

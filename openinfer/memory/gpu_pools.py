@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
+
+import numpy as np
 
 from openinfer.errors import GpuUnavailableError, MemoryBudgetError
 from openinfer.ir.graph import Array
@@ -21,16 +24,20 @@ class CupyDriver:
         self._cupy = cupy
 
     def branch(self) -> int:
+        """See `Driver`."""
         return driver_branch(int(self._cupy.cuda.runtime.driverGetVersion()))
 
     def attribute(self, name: str) -> int:
+        """See `Driver`."""
         return int(self._cupy.cuda.Device().attributes.get(name, 0))
 
     def memory(self) -> tuple[int, int]:
+        """See `Driver`."""
         free, total = self._cupy.cuda.runtime.memGetInfo()
         return int(free), int(total)
 
     def name(self) -> str:
+        """See `Driver`."""
         properties = self._cupy.cuda.runtime.getDeviceProperties(self._cupy.cuda.Device().id)
         text = properties["name"]
         return text.decode() if isinstance(text, bytes) else str(text)
@@ -45,13 +52,17 @@ def connect(pool: str, budget_bytes: int, find: Callable[[str], Any] = importlib
         raise GpuUnavailableError(f"no usable GPU: found {reason}; run pip install 'openinfer[gpu]', {ADVICE}") from None
     try:
         count = int(cupy.cuda.runtime.getDeviceCount())
-        version = int(cupy.cuda.runtime.driverGetVersion())
+        found = probe(CupyDriver(cupy)) if count else None
     except Exception as error:  # CuPy raises classes of its own, which a module without CuPy cannot name
         raise GpuUnavailableError(f"no usable GPU: found no working CUDA driver: {_one_line(error)}; install NVIDIA's, {ADVICE}") from None
-    if not count or not version:
+    if found is None:
         raise GpuUnavailableError(f"no usable GPU: found {count} CUDA devices; check nvidia-smi, {ADVICE}")
-    device = probe(CupyDriver(cupy))
-    return CupyDevice(cupy, device, choose(device, pool, budget_bytes))
+    device = CupyDevice(cupy, found, choose(found, pool, budget_bytes))
+    try:
+        device.try_out()
+    except Exception as error:
+        raise GpuUnavailableError(f"no usable GPU: found {found.name}, which cannot compute: {_one_line(error)}; {ADVICE}") from None
+    return device
 
 
 class CupyDevice:
@@ -66,9 +77,18 @@ class CupyDevice:
         self._kernels: dict[str, Any] = {}
         self.uploads = self.downloads = 0
 
+    def try_out(self) -> None:
+        """Compute something: a driver without a working compiler or library shows here, not in the first request."""
+        with self.active():
+            values = self.xp.arange(16, dtype="float32").reshape(4, 4)
+            self.xp.matmul(values + 1, values)
+            self.xp.cuda.get_current_stream().synchronize()
+
     @contextlib.contextmanager
     def active(self) -> Iterator[None]:
-        """Allocations of this thread come from the device's pool; running out of it is a `MemoryBudgetError`."""
+        """Allocations of this thread come from the device's pool. Running out of it is a `MemoryBudgetError`; a driver that fails, a
+        `GpuUnavailableError`.
+        """
         try:
             with self.xp.cuda.using_allocator(self._pool.malloc):
                 yield
@@ -77,13 +97,15 @@ class CupyDevice:
                 f"{self.device.name}: {_one_line(error)}; the pool may take {self.policy.limit_bytes} bytes: use a smaller batch, or raise "
                 "memory.gpu_budget_mb"
             ) from None
+        except self.xp.cuda.runtime.CUDARuntimeError as error:
+            raise GpuUnavailableError(f"{self.device.name} failed: {_one_line(error)}; check nvidia-smi and load the model again") from None
 
     def upload(self, array: Array) -> Any:
         """A copy on the device."""
         self.uploads += 1
         if self._pinned is None or not array.nbytes:
             return self.xp.asarray(array)
-        staging = self.stage(array.shape, array.dtype)
+        staging = _staged(self._pinned, array.shape, array.dtype)
         staging[...] = array
         result = self.xp.empty(array.shape, array.dtype)
         result.set(staging)
@@ -97,21 +119,14 @@ class CupyDevice:
         if self._pinned is None or not array.nbytes:
             found: Array = self.xp.asnumpy(array)
             return found
-        staging = self.stage(array.shape, array.dtype)
+        staging = _staged(self._pinned, array.shape, array.dtype)
         self.xp.ascontiguousarray(array).get(out=staging)
         return staging.copy()
 
-    def stage(self, shape: Sequence[int], dtype: Any) -> Array:
-        """A host array in pinned memory, which the device copies without a detour."""
-        import numpy as np
-
-        kind, count = np.dtype(dtype), int(np.prod(shape))
-        allocate = self._pinned.malloc if self._pinned is not None else self.xp.cuda.alloc_pinned_memory
-        memory = allocate(max(1, count * kind.itemsize))
-        return np.frombuffer(memory, kind, count).reshape(tuple(shape))
-
     def launch(self, source: str, name: str, elements: int, arguments: Sequence[Any]) -> None:
-        """Run a generated kernel over `elements`; it is compiled when first met, without contraction, so that fusing changes no bits."""
+        """Run a generated kernel over `elements`; it is compiled when first met, without contraction: a product and a sum keep their two
+        roundings, as where each is a kernel of its own.
+        """
         kernel = self._kernels.get(source)
         if kernel is None:
             kernel = self._kernels[source] = self.xp.RawKernel(source, name, options=("--fmad=false",))
@@ -137,6 +152,13 @@ class CupyDevice:
         self._pool.free_all_blocks()
         if self._pinned is not None:
             self._pinned.free_all_blocks()
+
+
+def _staged(pool: Any, shape: Sequence[int], dtype: Any) -> Array:
+    """A host array in pinned memory, which the device copies without a detour."""
+    kind, count = np.dtype(dtype), math.prod(shape)
+    array: Array = np.frombuffer(pool.malloc(count * kind.itemsize), kind, count).reshape(tuple(shape))
+    return array
 
 
 def _one_line(error: Exception) -> str:

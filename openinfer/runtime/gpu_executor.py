@@ -17,8 +17,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from openinfer.errors import InputError
+from openinfer.fork_lock import ForkLock
 from openinfer.ir.graph import ITEM_BYTES, Array, Graph, Node
-from openinfer.kernels.gpu.elementwise import Statement, render
+from openinfer.kernels.gpu.elementwise import Kernel, Statement, render
 from openinfer.kernels.gpu.fuse import chains, external
 from openinfer.ops._base import NotCompiled
 from openinfer.ops.broadcast import loops
@@ -29,6 +30,7 @@ from openinfer.runtime.executor import Price, Segment
 from openinfer.runtime.fallback import Fallback
 
 KNOWN_ELEMENTS = 4096  # of a value that is worked out on the host where all that it follows from is known there
+KEPT_KERNELS = 1024  # of all groups and shapes
 KEPT_ARRAYS = 64  # host-made arrays that one node keeps on the device, for as many shapes
 MALFORMED = (ValueError, TypeError, IndexError, KeyError, OverflowError, ZeroDivisionError)
 SHAPES = frozenset({"Shape", "Size"})
@@ -56,6 +58,17 @@ class ArrayDevice(Protocol):
 
     def close(self) -> None:
         """Give back what is not in use."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Fused:
+    """A group's kernel for one set of types and shapes, what follows its arrays when it is launched, and what it writes."""
+
+    kernel: Kernel
+    shape: tuple[int, ...]
+    dtype: str
+    count: int
+    numbers: tuple[Any, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,6 +138,8 @@ class GpuExecutor:
         }
         self._resident: dict[str, Any] = {}
         self._kept: dict[str, dict[Hashable, Any]] = {}
+        self._fused: dict[Hashable, Fused | None] = {}
+        self._lock = ForkLock()
         self._groups = self._plan(fusion)
 
     @property
@@ -169,7 +184,10 @@ class GpuExecutor:
             constant = self.graph.constants[name]
             if constant.dtype.name not in ITEM_BYTES:
                 raise NotCompiled(f"{name!r} of {constant.dtype}")
-            array = self._resident.setdefault(name, self.device.upload(constant))
+            with self._lock.held():  # one copy, however many calls ask for it first
+                array = self._resident.get(name)
+                if array is None:
+                    array = self._resident[name] = self.device.upload(constant)
         return array
 
     def statistics(self) -> dict[str, Any]:
@@ -248,9 +266,8 @@ class GpuExecutor:
         def keep(key: Hashable, make: Callable[[], Array]) -> Any:
             array = kept.get(key)
             if array is None:
-                while len(kept) >= KEPT_ARRAYS:
-                    kept.pop(next(iter(kept)), None)
-                array = kept[key] = self.device.upload(np.ascontiguousarray(make()))
+                array = self.device.upload(np.ascontiguousarray(make()))
+                self._remember(kept, key, array, KEPT_ARRAYS)
             return array
 
         return keep
@@ -261,20 +278,46 @@ class GpuExecutor:
             return False
         try:
             arrays = [values.on_device(name) for name in group.reads]
-            dtypes = [array.dtype.name for array in arrays]
-            statements = _statements(group, dtypes)
-            shape = np.broadcast_shapes(*(array.shape for array in arrays))
-            kernel = render(statements, dtypes, loops(shape, [array.shape for array in arrays], [False] * len(arrays)))
-        except (NotCompiled, *MALFORMED):
+        except NotCompiled:
+            return False
+        fused = self._fused_for(group, tuple((array.dtype.name, array.shape) for array in arrays))
+        if fused is None:
             return False
         xp = self.device.xp
-        y = xp.empty(shape, statements[-1].formula.output)
-        count = int(np.prod(shape))
-        if count:
-            numbers = [np.int64(number) for number in (count, *kernel.numbers)]
-            self.device.launch(kernel.source, kernel.name, count, [*(xp.ascontiguousarray(array) for array in arrays), y, *numbers])
+        y = xp.empty(fused.shape, fused.dtype)
+        if fused.count:
+            arguments = [*(xp.ascontiguousarray(array) for array in arrays), y, *fused.numbers]
+            self.device.launch(fused.kernel.source, fused.kernel.name, fused.count, arguments)
         values.device[group.nodes[-1].key] = y
         return True
+
+    def _fused_for(self, group: Group, types: tuple[tuple[str, tuple[int, ...]], ...]) -> Fused | None:
+        """The group's kernel for inputs of these types; `None` where its nodes must run one by one."""
+        key = (group.nodes[-1].key, types)
+        if key not in self._fused:
+            fused = _fuse(group, types)
+            self._remember(self._fused, key, fused, KEPT_KERNELS)
+            return fused
+        return self._fused.get(key)  # `None` also where another thread has just dropped it: one by one is as right
+
+    def _remember(self, table: dict[Hashable, Any], key: Hashable, value: Any, most: int) -> None:
+        """Put `value` into a table that keeps the `most` newest."""
+        with self._lock.held():
+            while len(table) >= most and key not in table:
+                table.pop(next(iter(table)))
+            table[key] = value
+
+
+def _fuse(group: Group, types: Sequence[tuple[str, tuple[int, ...]]]) -> Fused | None:
+    dtypes, shapes = [dtype for dtype, _ in types], [shape for _, shape in types]
+    try:
+        statements = _statements(group, dtypes)
+        shape = np.broadcast_shapes(*shapes)
+        kernel = render(statements, dtypes, loops(shape, shapes, [False] * len(shapes)))
+    except (NotCompiled, *MALFORMED):
+        return None
+    count = math.prod(shape)
+    return Fused(kernel, shape, statements[-1].formula.output, count, tuple(np.int64(number) for number in (count, *kernel.numbers)))
 
 
 def _grows(node: Node, values: Values) -> bool:

@@ -1,4 +1,4 @@
-"""MatMul and Gemm: the namespace's own matrix product."""
+"""MatMul, Gemm and Einsum: the namespace's own products."""
 
 from __future__ import annotations
 
@@ -21,4 +21,13 @@ def _gemm(call: Call) -> list[Any]:
     return [y if c is None else y + (c if beta == 1 else c * beta)]
 
 
-MEANINGS: Meanings = {("", "MatMul"): Meaning(_matmul), ("", "Gemm"): Meaning(_gemm)}
+def _einsum(call: Call) -> list[Any]:
+    arrays = [call.array(position) for position in range(len(call.inputs))]
+    return [call.xp.asarray(call.xp.einsum(call.attribute("equation"), *arrays))]
+
+
+MEANINGS: Meanings = {
+    ("", "MatMul"): Meaning(_matmul),
+    ("", "Gemm"): Meaning(_gemm),
+    ("", "Einsum"): Meaning(_einsum),
+}

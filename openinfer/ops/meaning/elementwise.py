@@ -118,7 +118,7 @@ def _power(node: Node, found: Sequence[str]) -> Formula:
 
 def _fold(node: Node, found: Sequence[str]) -> Formula:
     """A left fold over any number of inputs."""
-    dtype = _same(node, found, (*NUMBERS, "float16"))
+    dtype = _same(node, found, (*NUMBERS, "float16") if node.op in ("Min", "Max") else FLOATING)
     if len(found) > len(LETTERS):
         raise NotCompiled(f"{len(found)} inputs; its meaning takes {len(LETTERS)}")
     text = "a"

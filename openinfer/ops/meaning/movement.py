@@ -179,6 +179,18 @@ def _space_to_depth(call: Call) -> list[Any]:
     return [x.reshape(n, c, h // b, b, w // b, b).transpose(order).reshape(n, c * b * b, h // b, w // b)]
 
 
+def _reverse_sequence(call: Call) -> list[Any]:
+    """Each sequence up to its own length backwards, the rest as it is."""
+    xp, x, lengths = call.xp, call.array(0), call.array(1)
+    time, batch = call.attribute("time_axis", 0), call.attribute("batch_axis", 1)
+    if {time, batch} != {0, 1} or x.ndim < 2:
+        raise NotCompiled(f"time_axis {time} and batch_axis {batch} of rank {x.ndim}")
+    steps, length = xp.arange(x.shape[time]).reshape(-1, 1), lengths.reshape(1, -1)
+    places = xp.where(steps < length, length - 1 - steps, steps)
+    places = (places if time == 0 else places.T).reshape(*x.shape[:2], *[1] * (x.ndim - 2))
+    return [xp.take_along_axis(x, xp.broadcast_to(places, x.shape), time)]
+
+
 def _constant_of_shape(call: Call) -> list[Any]:
     content = np.asarray(call.attribute("value", np.zeros(1, np.float32))).reshape(-1)
     y = call.xp.empty(tuple(call.integers(0) or ()), content.dtype)
@@ -188,7 +200,10 @@ def _constant_of_shape(call: Call) -> list[Any]:
 
 def _range(call: Call) -> list[Any]:
     start, limit, delta = (np.asarray(call.array(position)).reshape(()) for position in range(3))
-    count = max(0, math.ceil((float(limit) - float(start)) / float(delta)))
+    if start.dtype.kind == "f":
+        count = max(0, math.ceil((float(limit) - float(start)) / float(delta)))
+    else:
+        count = max(0, -((int(start) - int(limit)) // int(delta)))
     steps = call.xp.arange(count).astype(start.dtype)
     return [steps * delta.astype(start.dtype)[()] + start[()]]
 
@@ -225,6 +240,7 @@ MEANINGS: Meanings = {
     ("", "Expand"): Meaning(_expand, (1,)),
     ("", "Tile"): Meaning(_tile, (1,)),
     ("", "Pad"): Meaning(_pad, (1, 3)),
+    ("", "ReverseSequence"): Meaning(_reverse_sequence),
     ("", "DepthToSpace"): Meaning(_depth_to_space),
     ("", "SpaceToDepth"): Meaning(_space_to_depth),
     ("", "ConstantOfShape"): Meaning(_constant_of_shape, (0,)),

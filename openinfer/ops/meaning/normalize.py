@@ -58,7 +58,41 @@ def _groups(call: Call) -> list[Any]:
     return [(lines.astype(x.dtype) * scale.reshape(shape) + bias.reshape(shape)).reshape(x.shape)]
 
 
+def _local_response(call: Call) -> list[Any]:
+    """LRN: each element by the squares of its neighbouring channels."""
+    x, size = call.array(0), int(call.attribute("size"))
+    squares, channels = call.xp.square(x.astype("float64")), x.shape[1]
+    ahead = (size - 1) // 2
+    total = call.xp.zeros(x.shape, "float64")
+    for shift in range(-ahead, size - ahead):
+        low, high = max(0, -shift), min(channels, channels - shift)
+        if low < high:
+            total[:, low:high] += squares[:, low + shift : high + shift]
+    divisor = call.attribute("bias", 1.0) + call.attribute("alpha", 1e-4) / size * total
+    return [(x / divisor ** call.attribute("beta", 0.75)).astype(x.dtype)]
+
+
+def _lp(call: Call) -> list[Any]:
+    """LpNormalization; a line of zeros stays one."""
+    xp, x, p = call.xp, call.array(0), call.attribute("p", 2)
+    axis = axis_of(call.attribute("axis", -1), x.ndim)
+    wide = xp.abs(x.astype("float64"))
+    norm = xp.sum(wide, axis, keepdims=True) if p == 1 else xp.sqrt(xp.sum(wide * wide, axis, keepdims=True))
+    return [(x / xp.where(norm == 0, xp.ones_like(norm), norm)).astype(x.dtype)]
+
+
+def _mean_variance(call: Call) -> list[Any]:
+    xp, x = call.xp, call.array(0)
+    axes = tuple(axis_of(axis, x.ndim) for axis in call.attribute("axes", (0, 2, 3)))
+    wide, count = x.astype("float64"), max(1, math.prod(x.shape[axis] for axis in axes))
+    rest = wide - xp.sum(wide, axes, keepdims=True) / count
+    return [(rest / (xp.sqrt(xp.sum(rest * rest, axes, keepdims=True) / count) + 1e-9)).astype(x.dtype)]
+
+
 MEANINGS: Meanings = {
+    ("", "LRN"): Meaning(_local_response),
+    ("", "LpNormalization"): Meaning(_lp),
+    ("", "MeanVarianceNormalization"): Meaning(_mean_variance),
     ("", "BatchNormalization"): Meaning(_batch),
     ("", "LayerNormalization"): Meaning(_layer),
     ("", "RMSNormalization"): Meaning(_layer),

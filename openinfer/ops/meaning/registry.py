@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from openinfer.ops.meaning import dense, elementwise, indexing, movement, normalize, recurrent, reduce, trees, window
+from openinfer.ops.meaning import attention, dense, elementwise, indexing, movement, normalize, quantize, recurrent, reduce, trees, window
 from openinfer.ops.meaning._base import Meaning, Meanings
 
 MEANINGS: Meanings = {
+    **attention.MEANINGS,
     **dense.MEANINGS,
     **elementwise.MEANINGS,
     **indexing.MEANINGS,
     **movement.MEANINGS,
     **normalize.MEANINGS,
+    **quantize.MEANINGS,
     **recurrent.MEANINGS,
     **reduce.MEANINGS,
     **trees.MEANINGS,

@@ -12,10 +12,10 @@ from agreement import generator
 from host_device import COMPILER
 from models import model
 from onnx import TensorProto, helper
-from strict_cupy import StrictCupy, special
+from strict_cupy import Array, CUDARuntimeError, StrictCupy, special
 
 import openinfer
-from openinfer.errors import MemoryBudgetError
+from openinfer.errors import GpuUnavailableError, MemoryBudgetError
 from openinfer.frontend.float64 import discrepancy, reference, widen
 from openinfer.memory import gpu_pools
 
@@ -123,6 +123,7 @@ def test_a_whole_model_stays_on_the_device(engine_on, build):
     assert cupy.inside == 0 and cupy.launches == (3 if build is sequences and COMPILER is not None else 0)
 
 
+@pytest.mark.parametrize("engine_on", ["pinned"], indirect=True)
 @pytest.mark.parametrize("name", ["tick_mlp", "gbdt"])
 def test_the_models_of_hft_run_on_the_device(engine_on, name):
     rng = generator()
@@ -144,11 +145,41 @@ def test_the_pool_has_the_kind_and_the_limit_that_were_chosen(engine_on):
     assert (cupy.staged > 0) == (device["pool"] == "pinned")
 
 
+@pytest.mark.parametrize("engine_on", ["unified"], indirect=True)
 def test_a_pool_that_is_full_is_a_named_error(engine_on):
     engine, _ = engine_on(images(generator()), budget_mb=1)
     with pytest.raises(MemoryBudgetError, match=r"Simulated: Out of memory allocating .* raise memory.gpu_budget_mb"):
         engine.run({"x": np.zeros((2000, 3, 16, 16), np.float32)})
     assert engine.run({"x": np.zeros((1, 3, 16, 16), np.float32)})["z"].shape == (1, 8)
+
+
+@pytest.mark.parametrize("engine_on", ["device"], indirect=True)
+def test_a_driver_that_fails_is_a_named_error(engine_on, monkeypatch):
+    engine, _cupy = engine_on(images(generator()))
+    x = {"x": np.zeros((1, 3, 16, 16), np.float32)}
+    engine.run(x)
+
+    def fail(*_):
+        raise CUDARuntimeError("cudaErrorECCUncorrectable: uncorrectable ECC error")
+
+    monkeypatch.setattr(Array, "get", fail)
+    with pytest.raises(GpuUnavailableError, match=r"Simulated failed: cudaErrorECCUncorrectable.*check nvidia-smi"):
+        engine.run(x)
+    monkeypatch.undo()
+
+
+def test_auto_takes_the_cpu_where_the_gpu_cannot_compute_or_is_full(monkeypatch):
+    class Broken(StrictCupy):
+        def arange(self, *_, **__):
+            raise RuntimeError("libnvrtc.so.12: cannot open shared object file")
+
+    proto = images(generator())
+    for cupy, reason in ((Broken(), "which cannot compute: libnvrtc"), (StrictCupy(free=0), "found no free memory")):
+        monkeypatch.setitem(sys.modules, "cupy", cupy)
+        with pytest.raises(openinfer.OpenInferError, match=reason):
+            openinfer.load(proto, {"engine": {"backend": "gpu"}})
+        engine = openinfer.load(proto, {"engine": {"backend": "auto"}})
+        assert engine.statistics().backend.startswith("cpu: ") and reason in engine.statistics().backend
 
 
 def test_a_cupy_of_this_machine_is_told_about_the_missing_device():
