@@ -11,7 +11,7 @@ QUIET_WINDOWS = 2  # a size must keep idle blocks for so long before it loses th
 
 @dataclasses.dataclass(frozen=True)
 class Policy:
-    """How a pool behaves. `growth` is the ratio of neighbouring size classes, `idle_s` how long memory may lie idle before it is given
+    """How a pool behaves. `growth` is the ratio of neighbouring size classes; memory that was not needed in two windows of `idle_s` is given
     back; `budget_bytes` 0 sets no limit. Without `controller` nothing is given back before the budget is hit.
     """
 

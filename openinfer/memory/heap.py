@@ -11,6 +11,7 @@ import dataclasses
 from collections.abc import Callable
 
 from openinfer.memory.region import Region
+from openinfer.memory.size_classes import PAGE
 
 
 @dataclasses.dataclass(slots=True)
@@ -95,19 +96,26 @@ class Heap:
         self.mapped_bytes += size
         self._insert(held, Extent(0, size, False, 0.0))
 
-    def purge(self, before: float) -> int:
-        """Give back extents that have been free since `before`, and unmap regions that are free as a whole; the bytes given back."""
+    def purge(self, size: int) -> int:
+        """Give back `size` bytes of dirty extents, what has been free for longest first, and unmap regions that are free as a whole; the
+        bytes given back.
+        """
+        oldest = sorted((self._held[number].starts[offset].since, number, offset) for _, number, offset in self._free[True])
         given = 0
-        for _, number, offset in list(self._free[True]):
+        for _, number, offset in oldest:
+            if given >= size:
+                break
             held = self._held[number]
             extent = held.starts[offset]
-            if extent.since <= before:
-                self._remove(held, extent)
-                held.region.purge(extent.offset, extent.size)
-                given += extent.size
-                self._insert(held, Extent(extent.offset, extent.size, False, extent.since))
-        for size, number, _ in list(self._free[False]):
-            if size == self._held[number].region.size_bytes:
+            self._remove(held, extent)
+            kept = max(0, extent.size - (size - given)) // PAGE * PAGE
+            if kept:
+                self._insert(held, Extent(offset, kept, True, extent.since))
+            held.region.purge(offset + kept, extent.size - kept)
+            given += extent.size - kept
+            self._insert(held, Extent(offset + kept, extent.size - kept, False, extent.since))
+        for found, number, _ in list(self._free[False]):
+            if found == self._held[number].region.size_bytes:
                 self._unmap(self._held[number])
         return given
 

@@ -31,8 +31,8 @@ class PoolStatistics:
     has not got back. `charged_bytes` lie outside the pool and count against its budget.
 
     A miss is a lease that needed memory from the system. Internal fragmentation: the part of leased blocks that was not asked for.
-    External: the part of held memory that even the fullest moment of the last two windows (`idle_s` each) had no use for, because it is
-    in pieces of the wrong size, or not given back yet.
+    External: the part of held memory that even the fullest moment of this window and the last two (`idle_s` each) had no use for, because
+    it is in pieces of the wrong size, or not given back yet.
     Resident: the part of the pool's memory that is in RAM and that no lease uses (pages in RAM less leased) ÷ pages in RAM.
     """
 
@@ -89,7 +89,8 @@ class Pool:
         self._leases = self._misses = self._refusals = 0
         self._charged = self._requested = self._leased = self._idle_bytes = self._high_water = 0
         self._now = clock()
-        self._fullest = self._fullest_before = 0
+        self._fullest = 0  # the most bytes on lease at once in this window, and in the last two
+        self._before = (0, 0)
 
     @property
     def held_bytes(self) -> int:
@@ -282,7 +283,7 @@ class Pool:
         return max(SLAB_BYTES, self._peak() // SPARE_PART)
 
     def _peak(self) -> int:
-        return max(self._fullest, self._fullest_before)
+        return max(self._fullest, *self._before)
 
     def _drain(self) -> None:
         while self._returned:
@@ -294,16 +295,19 @@ class Pool:
         self._now = self._clock()
         if not self._controller.due(self._now):
             return
-        self._fullest_before, self._fullest = self._fullest, self._leased
+        self._before, self._fullest = (self._fullest, self._before[0]), self._leased
         if self.policy.controller:
             self._controller.shrink(self._now, {size: len(blocks) for size, blocks in self._idle.items()})
+            self._release_slabs()
+            spare = self._spare_bytes()
             for size, blocks in self._idle.items():
                 keep = self._controller.keep(size)
-                while size > SMALL and len(blocks) > keep:
+                while size > SMALL and blocks and (len(blocks) > keep or self._idle_bytes > spare):
                     self._idle_bytes -= size
                     self._heap.give(blocks.pop(0), self._now)
-            self._release_slabs()
-            self._purge(self._now - self.policy.idle_s, "trim", f"idle for {self.policy.idle_s:g} s")
+            unused = self.held_bytes - self._peak() - self._spare_bytes()
+            if unused > 0:
+                self._purge(unused, "trim", "not needed at the fullest moment of two windows")
 
     def _trim(self, now: float, action: str) -> None:
         """Give everything idle back."""
@@ -314,7 +318,7 @@ class Pool:
                     self._heap.give(block, now)
                 blocks.clear()
         self._release_slabs()
-        self._purge(now, action, "at the budget" if action == "reclaim" else "asked for")
+        self._purge(self._heap.dirty_bytes, action, "at the budget" if action == "reclaim" else "asked for")
 
     def _release_slabs(self) -> None:
         """Give slabs back that have no block on lease."""
@@ -329,11 +333,11 @@ class Pool:
             self._idle_bytes -= slab.block.size
             self._heap.give(slab.block, self._now)
 
-    def _purge(self, before: float, action: str, reason: str) -> None:
+    def _purge(self, size: int, action: str, reason: str) -> None:
         held = self.held_bytes
         if self._guarded:
             self._poisoned.clear()  # purged pages read as zeros
-        given = self._heap.purge(before)
+        given = self._heap.purge(size)
         if given:
             self._region_bytes = max(SMALLEST_REGION, self._region_bytes // 2)
             self._controller.decide(self._now, action, given, held, self.held_bytes, reason)

@@ -172,19 +172,19 @@ def test_the_controller_keeps_more_after_misses_and_less_when_idle():
     pool = Pool(Policy(idle_s=10.0), clock=clock)
     base = pool.lease(64 << 20, "base")
     for _ in range(6):
-        burst = [pool.lease(100_000, "burst") for _ in range(8)]
+        burst = [pool.lease(1_000_000, "burst") for _ in range(8)]
         clock.now += 1.0
         for lease in burst:
             lease.release()
     statistics = pool.statistics()
-    assert statistics.counts["grow"] >= 2 and statistics.miss_rate < 0.5
+    assert statistics.counts["grow"] >= 1 and statistics.miss_rate < 0.5
     busy = statistics.held_bytes
     for _ in range(8):
         clock.now += 10.0
         pool.step()
     quiet = pool.statistics()
     assert quiet.counts["shrink"] >= 1 and quiet.counts["trim"] >= 1
-    assert busy > quiet.held_bytes == quiet.leased_bytes and quiet.external_fragmentation == 0
+    assert busy - (4 << 20) > quiet.held_bytes and quiet.external_fragmentation <= 0.05
     assert {decision.action for decision in quiet.decisions} >= {"grow", "shrink", "trim", "map"}
     assert all(decision.reason for decision in quiet.decisions)
     base.release()

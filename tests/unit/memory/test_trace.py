@@ -28,7 +28,7 @@ def _recorded(seed, requests=4000):
         session = number % 25 == 0
         lease = pool.lease(shapes[int(rng.integers(24))], "session" if session else "request")
         heapq.heappush(leaving, (now + float(rng.exponential(120.0 if session else 0.1)), number, lease))
-    for _ in range(3):  # a lull: what the pool still holds then is what it cannot do without
+    for _ in range(5):  # a lull: what the pool still holds then is what it cannot do without
         now += 11.0
         while leaving and leaving[0][0] <= now:
             heapq.heappop(leaving)[2].release()
