@@ -55,6 +55,11 @@ class MemoryConfig(Section):
 
     alignment: Literal[64, 128, 4096] = Field(64, description="alignment of the arena, in bytes")
     huge_pages: bool = Field(False, description="advise transparent huge pages for arenas and weights")
+    budget_bytes: int = Field(0, ge=0, description="memory for weights and arenas, in bytes; 0 sets no limit")
+    size_growth: float = Field(1.125, ge=1.01, le=2.0, description="ratio of neighbouring block sizes of the pool")
+    idle_s: float = Field(10.0, ge=0.01, le=86_400.0, description="window of the pool's controller: what two did not need is given back")
+    controller: bool = Field(True, description="resize the pool with the traffic; without it memory is only given back at the budget")
+    plan_effort: int = Field(1_000_000, ge=0, le=1_000_000_000, description="work to spend on a tighter arena, in buffers looked at")
     gpu_pool: Literal["auto", "unified", "pinned", "device"] = Field("auto", description="kind of GPU memory; auto asks the driver")
     gpu_budget_mb: int = Field(0, ge=0, le=1 << 24, description="GPU memory that the pool may take, in MiB; 0: what is free")
 

@@ -7,6 +7,7 @@ import dataclasses
 import gc
 import os
 import time
+import weakref
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +16,13 @@ import numpy as np
 from openinfer.codegen import object_cache
 from openinfer.codegen.lowering import Refused
 from openinfer.config import Config
-from openinfer.errors import ConfigError, InputError, OpenInferError
+from openinfer.errors import ConfigError, InputError, MemoryBudgetError, OpenInferError
 from openinfer.fork_lock import ForkLock
 from openinfer.frontend.onnx_model import read
 from openinfer.ir.graph import Graph, Signature, TensorType
 from openinfer.machine import host
 from openinfer.memory.arena import allocate
+from openinfer.memory.pool import PoolStatistics
 from openinfer.ops import fusible
 from openinfer.ops._base import Target
 from openinfer.passes.pipeline import optimize
@@ -62,6 +64,7 @@ class Statistics:
     sandbox: dict[str, Any]
     backend: str
     device: dict[str, Any]
+    memory: PoolStatistics | None
 
 
 class BoundCall:
@@ -132,7 +135,11 @@ class Engine:
         self._schedulers: dict[Any, Scheduler] = {}  # by event loop
         self._scheduler: Scheduler | None = None  # the one used last
         self._running_loop: Callable[[], Any] = _no_loop
-        self._prepare()
+        try:
+            self._prepare()
+        except BaseException:
+            self.close()
+            raise
         _collect(knobs.gc)
         self._load_s = time.perf_counter() - begin
 
@@ -258,6 +265,7 @@ class Engine:
             sandbox=self._remote.statistics() if self._remote is not None else {},
             backend=self._backend,
             device=self._gpu.statistics() if self._gpu is not None else {},
+            memory=self._executor.memory.statistics() if isinstance(self._executor, Executor) else None,
         )
 
     async def aclose(self) -> None:
@@ -341,7 +349,9 @@ class Engine:
                 types = tuple(TensorType(array.dtype.name, array.shape) for array in arrays.values())
                 instance = program.instances.get(types)
                 if instance is not None:  # these types may have run on the fallback
-                    self._keep(key, instance.runner())
+                    instance.let_go()  # the runner has an arena of its own
+                    with contextlib.suppress(MemoryBudgetError):
+                        self._keep(key, instance.runner())
             return results
         self._keep(key, runner)
         again = runner.run(arrays)
@@ -352,10 +362,24 @@ class Engine:
         with self._lock.held():
             if self._closed:
                 return
-            while len(self._runners) >= KEPT_RUNNERS and key not in self._runners:
+            self._runners.pop(key, None)
+            while len(self._runners) >= KEPT_RUNNERS:
                 self._runners.pop(next(iter(self._runners)))
             self._runners[key] = runner
             self._fast = runner.run
+
+    def _let_go(self) -> bool:
+        """For the budget: drop what calls that are not running keep ready, the last shape's fast path last; whether there was anything."""
+        with self._lock.held():
+            others = [key for key, runner in self._runners.items() if runner.run is not self._fast]
+            for key in others:
+                del self._runners[key]
+            if isinstance(self._executor, Executor) and (self._executor.let_go() or others):
+                return True
+            found = bool(self._runners)
+            self._runners.clear()
+            self._fast = _no_fast_path
+            return found
 
     def _open(self) -> None:
         if self._closed:
@@ -366,9 +390,14 @@ class Engine:
         executor = self._executor
         if not isinstance(executor, Executor):
             return
+        reference = weakref.ref(self)
+        executor.charge_constants()
+        executor.memory.reclaim = lambda: (engine := reference()) is not None and engine._let_go()
         examples = probes(self.inputs)
         while examples and (program := executor.program) is not None:
             try:
+                if self.config.memory.budget_bytes:
+                    program.preflight(min(examples, key=lambda types: sum(kind.size_bytes for kind in types)))
                 program.prepare(examples)
                 return
             except Refused as refusal:

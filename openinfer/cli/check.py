@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +12,8 @@ import numpy as np
 import typer
 
 from openinfer.cli.output import ConfigFile, Json, print_json, print_table
-from openinfer.config import write_atomically
+from openinfer.config import Config, write_atomically
+from openinfer.errors import ConfigError, MemoryBudgetError
 from openinfer.frontend.versions import versions_of
 from openinfer.ir.text import text
 from openinfer.runtime.signature import describe, example
@@ -23,6 +26,9 @@ def check(
     dump: Annotated[
         str | None, typer.Option("--dump", help="Folder to write the graph after each pass and the generated programs to.")
     ] = None,
+    memory: Annotated[
+        str | None, typer.Option("--memory", help="Budget, as 512MB: exit 1 where the model does not fit at batch 1.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Show the versions, the signature, the memory plan, and every operator that is not compiled, with its measured time at batch 1."""
@@ -31,11 +37,18 @@ def check(
     if dump is not None:
         Path(dump).mkdir(parents=True, exist_ok=True)
     graphs: dict[str, str] = {}
-    with load(model, config, watch=lambda name, graph: graphs.update({name: text(graph)})) as engine:
-        inputs = example(engine.inputs, np.random.default_rng(0), 1)
-        priced = engine.price(inputs)
-        statistics = engine.statistics()
-        written = _write(Path(dump), graphs, engine.sources()) if dump is not None else []
+    settings = _settings(config, memory)
+    try:
+        with load(model, settings, watch=lambda name, graph: graphs.update({name: text(graph)})) as engine:
+            inputs = example(engine.inputs, np.random.default_rng(0), 1)
+            priced = engine.price(inputs)
+            statistics = engine.statistics()
+            written = _write(Path(dump), graphs, engine.sources()) if dump is not None else []
+    except MemoryBudgetError as error:
+        if memory is None:
+            raise
+        print_json({"fits": False, "reason": str(error)}) if json else print(f"does not fit into {memory}: {error}")
+        raise typer.Exit(1) from None
     stated = versions_of(model)
     total = sum(item.nanoseconds for item in priced) or 1
     if json:
@@ -50,6 +63,8 @@ def check(
                 "segments": priced,
                 "arena_bytes": statistics.arena_bytes,
                 "plan_gap": statistics.plan_gap,
+                "plan_s": statistics.plan_s,
+                "memory": statistics.memory,
                 "written": written,
             }
         )
@@ -58,7 +73,15 @@ def check(
     for kind, signatures in (("input", engine.inputs), ("output", engine.outputs)):
         for signature in signatures:
             print(f"{kind:8}{signature.name}: {describe(signature)}")
-    print(f"memory  {statistics.arena_bytes} bytes for intermediate tensors, {statistics.plan_gap:.3f}× the least that is possible")
+    print(
+        f"memory  {statistics.arena_bytes} bytes for intermediate tensors, {statistics.plan_gap:.3f}× the least that is possible; "
+        f"planned in {1e3 * statistics.plan_s:.1f} ms"
+    )
+    pool = statistics.memory
+    if pool is not None:
+        needed = pool.charged_bytes + pool.high_water_bytes
+        fits = f"; fits into {memory}, {pool.budget_bytes - needed} bytes left" if memory is not None else ""
+        print(f"        {pool.charged_bytes} bytes for weights, {needed} in all at batch 1{fits}")
     compiled, nodes = sum(item.nodes for item in priced if item.compiled), sum(item.nodes for item in priced)
     print(f"nodes   {compiled} compiled, {nodes - compiled} on the fallback; times at batch 1, the fastest of a few runs")
     rows = [
@@ -74,6 +97,22 @@ def check(
     print_table(("runs", "nodes", "µs", "share", "operators"), rows)
     for path in written:
         print(f"wrote {path}")
+
+
+def _settings(path: str | None, memory: str | None) -> Config:
+    """The configuration, with the budget of `--memory`."""
+    named = path or os.environ.get("OPENINFER_CONFIG")
+    settings = Config.load(named) if named else Config()
+    return settings if memory is None else settings.with_knobs({"memory.budget_bytes": parse_bytes(memory)})
+
+
+def parse_bytes(text: str) -> int:
+    """Bytes of a size such as 512MB, 1.5 GB, 64k or 1048576; units are powers of 1024. `ConfigError` for anything else."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d*)?)\s*([kmgt]?)(?:i?b)?\s*", text, re.IGNORECASE | re.ASCII)
+    size = int(float(match[1]) * 1024 ** " kmgt".index(match[2].lower() or " ")) if match and len(match[1]) <= 18 else 0
+    if not size:
+        raise ConfigError(f"found a size of {text!r}; allowed: a number above 0 with a unit, as 512MB or 2GB")
+    return size
 
 
 def _write(folder: Path, graphs: Mapping[str, str], sources: Sequence[str]) -> list[str]:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import collections
 import dataclasses
 
+from openinfer.config import MemoryConfig
+
 KEPT_DECISIONS = 256
 QUIET_WINDOWS = 2  # a size must keep idle blocks for so long before it loses them: one lull is no trend
 
 
 @dataclasses.dataclass(frozen=True)
 class Policy:
-    """How a pool behaves. `growth` is the ratio of neighbouring size classes; memory that was not needed in two windows of `idle_s` is given
-    back; `budget_bytes` 0 sets no limit. Without `controller` nothing is given back before the budget is hit.
+    """How a pool behaves. `growth` is the ratio of neighbouring size classes; memory that was not needed in two windows of `idle_s` is
+    given back; `budget_bytes` 0 sets no limit. Without `controller` nothing is given back before the budget is hit.
     """
 
     budget_bytes: int = 0
@@ -21,6 +23,18 @@ class Policy:
     idle_s: float = 10.0
     controller: bool = True
     huge_pages: bool = False
+
+    @classmethod
+    def of(cls, knobs: MemoryConfig, alignment: int) -> Policy:
+        """What a configuration asks for, with at least this alignment."""
+        return cls(
+            budget_bytes=knobs.budget_bytes,
+            alignment=max(knobs.alignment, alignment),
+            growth=knobs.size_growth,
+            idle_s=knobs.idle_s,
+            controller=knobs.controller,
+            huge_pages=knobs.huge_pages,
+        )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,6 +20,7 @@ from openinfer.memory.size_classes import PAGE, SMALL, SizeClasses
 
 SLAB_BYTES = 16 * PAGE
 SPARE_PART = 32  # of the bytes on lease at the fullest moment: as much may lie idle in blocks of one size
+RECLAIMS = 4  # the owner lets go of what is ready in steps
 SMALLEST_REGION, LARGEST_REGION = 1 << 22, 1 << 26
 
 Record = Callable[[float, int, int, str], None]
@@ -125,6 +126,12 @@ class Pool:
                     self._refuse(size_bytes, owner)
             self._charged += size_bytes
 
+    def check_room(self, size_bytes: int, owner: str) -> None:
+        """`MemoryBudgetError` where a lease of this size could never be had beside what is charged."""
+        budget = self.policy.budget_bytes
+        if budget and self._charged + self._classes.of(size_bytes) > budget:
+            self._refuse(size_bytes, owner)
+
     def return_later(self, lease: Lease) -> Callable[[], None]:
         """A function that releases the lease without a lock, for finalizers, which may run inside any other call."""
         return functools.partial(self._returned.append, lease.number)
@@ -180,7 +187,7 @@ class Pool:
 
     def _take(self, size_bytes: int, owner: str) -> tuple[int, Block]:
         size = self._classes.of(size_bytes + 2 * self._margin)
-        while True:
+        for _ in range(RECLAIMS):
             with self._lock.lock:
                 block = self._find(size)
                 if block is not None:
@@ -195,8 +202,9 @@ class Pool:
                         self._record(self._clock(), number, size_bytes, owner)
                     return number, block
             if self.reclaim is None or not self.reclaim():
-                with self._lock.lock:
-                    self._refuse(size_bytes, owner)
+                break
+        with self._lock.lock:
+            self._refuse(size_bytes, owner)
 
     def _find(self, size: int) -> Block | None:
         """A block of a class, or `None` where the budget has no room for one."""

@@ -17,11 +17,12 @@ from openinfer.codegen.lowering import FOLDED, Refused
 from openinfer.config import Config
 from openinfer.fork_lock import ForkLock
 from openinfer.ir.graph import Graph, Node, Signature, TensorType
+from openinfer.memory.pool import Pool as MemoryPool
 from openinfer.ops import registry
 from openinfer.ops._base import Target
 from openinfer.runtime.fallback import Fallback
 from openinfer.runtime.pool import Pool
-from openinfer.runtime.program import KEPT_INSTANCES, Instance, Program
+from openinfer.runtime.program import KEPT_INSTANCES, Instance, Program, memory_policy
 
 ROW_NS = 200_000
 
@@ -69,9 +70,12 @@ class Price:
 class Executor:
     """Graph → results, by name. Safe to call from several threads."""
 
-    def __init__(self, graph: Graph, target: Target, config: Config, fallback: Fallback, pool: Pool | None) -> None:
+    def __init__(
+        self, graph: Graph, target: Target, config: Config, fallback: Fallback, pool: Pool | None, memory: MemoryPool | None = None
+    ) -> None:
         self.graph, self._target, self._config, self._fallback = graph, target, config, fallback
         self._pool = pool
+        self.memory = memory or MemoryPool(memory_policy(config))
         self._refused: dict[str, str] = {
             node.key: "no compiled operator of this name"
             for node in graph.nodes
@@ -94,6 +98,16 @@ class Executor:
     def refused(self) -> dict[str, str]:
         """Nodes that no request has run compiled → why: refused at load, or in every request so far."""
         return {**self._refused, **_refused(self._roots)}
+
+    def charge_constants(self) -> None:
+        """Count the model's constants against the budget; `MemoryBudgetError` where they do not fit."""
+        arrays = [value for value in self.graph.constants.values() if isinstance(value, np.ndarray)]
+        self.memory.charge(sum(array.nbytes for array in arrays), f"the constants of {self.graph.name!r}")
+
+    def let_go(self) -> bool:
+        """Drop the arenas of calls that are not running; whether there were any."""
+        programs = [segment.program for segment in self.segments if segment.program is not None]
+        return any([instance.let_go() for program in programs for instance in program.instances.values()])
 
     def refuse(self, refusal: Refused) -> None:
         """At load: send a node to the fallback from now on, or undo its fusion."""
@@ -187,7 +201,7 @@ class Executor:
         return tuple(segments)
 
     def _native(self, graph: Graph) -> Segment:
-        return Segment(graph.nodes, Program(graph, self._target, self._config, self._fallback.evaluate, self._pool))
+        return Segment(graph.nodes, Program(graph, self._target, self._config, self._fallback.evaluate, self._pool, self.memory))
 
     def _subgraph(self, name: str, nodes: tuple[Node, ...], later: Collection[str]) -> Graph:
         """Some nodes as a graph of their own that writes what is read `later`."""

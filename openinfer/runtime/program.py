@@ -19,8 +19,10 @@ from openinfer.errors import MemoryBudgetError
 from openinfer.fork_lock import ForkLock
 from openinfer.ir.graph import Array, Graph, TensorType
 from openinfer.kernels.cpu import control_block as words
-from openinfer.memory.arena import aligned_copy, allocate
+from openinfer.memory.arena import aligned_copy
+from openinfer.memory.controller import Policy
 from openinfer.memory.planner import Layout, Lifetime, plan
+from openinfer.memory.pool import Pool as MemoryPool
 from openinfer.ops._base import Packed, Scratch, Target
 from openinfer.passes.fold_constants import Evaluate
 from openinfer.runtime.entry import Port, Runner, bound_call, timed_call
@@ -63,14 +65,18 @@ class Instance:
         numbers: Numbers,
         layout: Layout,
         addresses: Mapping[tuple[str, str], int],
-        config: Config,
+        memory: MemoryPool,
         pool: Pool | None,
         keep: Sequence[Array],
     ) -> None:
         self.inputs = tuple((value.name, value.type) for value in lowered.inputs)
         self.outputs = tuple((value.name, value.type) for value in lowered.outputs)
         self.cost_ns, self.layout = lowered.cost_ns, layout
-        self._keep, self._memory = (keep, pool, variant), config.memory
+        self._keep, self._memory, self._name = (
+            (keep, pool, variant),
+            memory,
+            f"call of {', '.join(f'{value.name} {list(value.type.shape)}' for value in lowered.inputs)}",
+        )
         slots = {buffer: HEADER + index for index, buffer in enumerate(variant.skeleton.buffers)}
         self.input_slots = {value.name: slots["input", value.name] for value in lowered.inputs}
         self.output_slots = {name: slots["output", name] for name in lowered.buffers}
@@ -124,11 +130,19 @@ class Instance:
         """Return a leased context."""
         self._free.append(context)
 
+    def let_go(self) -> bool:
+        """Drop the contexts on the free list; whether there were any."""
+        found = bool(self._free)
+        self._free.clear()
+        return found
+
     def _table(self) -> Array:
-        """A table and the arena that it points into, in one allocation: the arena lives as long as the table."""
+        """A table and the arena that it points into, in one lease, which ends when the table is dropped."""
         start = -(-self.layout.peak_bytes // TABLE_ALIGNMENT) * TABLE_ALIGNMENT
-        memory = allocate(start + self._template.nbytes, max(self._memory.alignment, TABLE_ALIGNMENT), self._memory.huge_pages)
+        lease = self._memory.lease(start + self._template.nbytes, self._name)
+        memory = lease.array
         table = memory[start:].view(np.int64)
+        weakref.finalize(table, self._memory.return_later(lease)).atexit = False
         table[:] = self._template
         base = memory.ctypes.data
         for slot, offset in self._arena_slots:
@@ -140,9 +154,12 @@ class Instance:
 class Program:
     """Compiles a graph of native operators and keeps an instance per set of input shapes. Safe to call from several threads."""
 
-    def __init__(self, graph: Graph, target: Target, config: Config, evaluate: Evaluate, pool: Pool | None = None) -> None:
+    def __init__(
+        self, graph: Graph, target: Target, config: Config, evaluate: Evaluate, pool: Pool | None = None, memory: MemoryPool | None = None
+    ) -> None:
         self.graph = graph
         self._target, self._config, self._evaluate, self._pool = target, config, evaluate, pool
+        self._memory = memory or MemoryPool(memory_policy(config))
         self._threads = pool.threads if pool is not None else 1
         self._variants: list[Variant] = []
         self._instances: dict[Types, Instance] = {}
@@ -208,9 +225,9 @@ class Program:
         keep: list[Array] = []
         addresses = self._addresses(lowered, variant.skeleton, keep)
         begin = time.perf_counter()
-        layout = plan(lifetimes(lowered, shape, self._threads))
+        layout = plan(lifetimes(lowered, shape, self._threads), effort=self._config.memory.plan_effort)
         self.plan_s += time.perf_counter() - begin
-        return Instance(lowered, variant, numbers, layout, addresses, self._config, self._pool, keep)
+        return Instance(lowered, variant, numbers, layout, addresses, self._memory, self._pool, keep)
 
     def _variant(self, shape: Skeleton, seen: Sequence[Numbers]) -> Variant:
         fixed = literals(seen)
@@ -226,6 +243,22 @@ class Program:
         self._variants.append(variant)
         return variant
 
+    def preflight(self, types: Types) -> int:
+        """Bytes of an arena for these types, with the weights packed and charged; `MemoryBudgetError` where the pool's budget has no room.
+
+        Nothing is compiled. Raises `Refused` as `instance` does.
+        """
+        lowered = self._lower(types)
+        shape, _ = skeleton(lowered, self._threads)
+        self._addresses(lowered, shape, [])
+        peak = plan(lifetimes(lowered, shape, self._threads), effort=self._config.memory.plan_effort).peak_bytes
+        self._memory.check_room(peak, f"the arena of {self.graph.name!r}")
+        return peak
+
+    def _charged(self, array: Array) -> Array:
+        self._memory.charge(array.nbytes, f"the weights of {self.graph.name!r}")
+        return array
+
     def _addresses(self, lowered: Lowered, shape: Skeleton, keep: list[Array]) -> dict[tuple[str, str], int]:
         """Addresses of everything that exists before a call: packed weights, constants, known contents."""
         alignment, huge = self._config.memory.alignment, self._config.memory.huge_pages
@@ -234,11 +267,11 @@ class Program:
         for kind, name in shape.buffers:
             if kind == "packed":
                 if name not in self._packed:
-                    self._packed[name] = aligned_copy(makers[name](), alignment, huge)
+                    self._packed[name] = self._charged(aligned_copy(makers[name](), alignment, huge))
                 array = self._packed[name]
             elif kind == "data" and name in self.graph.constants:
                 if name not in self._constants:
-                    self._constants[name] = aligned_copy(self.graph.constants[name], alignment, huge)
+                    self._constants[name] = self._charged(aligned_copy(self.graph.constants[name], alignment, huge))
                 array = self._constants[name]
             elif kind == "data":
                 array = aligned_copy(np.asarray(lowered.data[name]), alignment)
@@ -247,6 +280,11 @@ class Program:
             keep.append(array)
             addresses[kind, name] = array.ctypes.data
         return addresses
+
+
+def memory_policy(config: Config) -> Policy:
+    """The pool that a program's tables need."""
+    return Policy.of(config.memory, TABLE_ALIGNMENT)
 
 
 def lifetimes(lowered: Lowered, shape: Skeleton, threads: int) -> list[Lifetime]:

@@ -15,6 +15,8 @@ from openinfer.machine import host
 FIXED = {"engine.backend", "engine.gpu_fusion", "engine.conversion_tolerance", "memory.gpu_pool", "memory.gpu_budget_mb"}
 FIXED |= {"engine.float64_layers"}
 FIXED |= {name for name in Config().knobs() if name.startswith("sandbox.")}
+# The pool's policy and the planner's effort: neither touches a call that runs.
+FIXED |= {f"memory.{name}" for name in ("budget_bytes", "size_growth", "idle_s", "controller", "plan_effort")}
 
 # What acts on `Engine.submit` alone; the inline replay that a study races calls the engine itself.
 ON_SUBMIT = {"mode", "preferred_batches", "queue_limit", "workers", "offload_us", "record", "stall_ms"}
