@@ -83,6 +83,9 @@ class ArmServer:
         before = process.sample()
         times = self._replay(first, count)
         seen = process.sample().since(before)
+        pool = self._engine.statistics().memory
+        if pool is not None:
+            seen |= {"internal_fragmentation": pool.internal_fragmentation, "external_fragmentation": pool.external_fragmentation}
         lateness = times.lateness_ns
         return {
             "corrected": times.raw_ns if self._trace.arrival_s is None else times.corrected_ns,
