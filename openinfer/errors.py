@@ -25,6 +25,7 @@
     ├── StudyError
     ├── GpuUnavailableError        the GPU backend was asked for, and there is no driver, no device, or no CuPy
     ├── CompiledCodeError          machine code that cannot be linked
+    │   └── SealedError            code is needed that this process may not make any more
     └── MissingExtraError          an optional dependency that is not installed
 
 A message is one line: what was found, what is allowed, what to do next.
@@ -138,6 +139,10 @@ class GpuUnavailableError(OpenInferError):
 
 class CompiledCodeError(OpenInferError):
     """Machine code is damaged, or needs a symbol that this process does not have."""
+
+
+class SealedError(CompiledCodeError):
+    """Code is needed that was not compiled before this process gave up the right to make any."""
 
 
 class MissingExtraError(OpenInferError):

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import socket
+import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -52,6 +55,26 @@ class Doubler:
     def run(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         x = inputs["x"]
         return {"y": np.repeat(x[x > 0], 100)}
+
+
+def open_prober(folder: str) -> Doubler:
+    """Loads as a hostile model's parser might: tries to speak, to start and to write; says in an error what it could."""
+    attempts: dict[str, Callable[[], object]] = {
+        "open a socket": lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM).close(),
+        "start a program": lambda: subprocess.run(["true"], check=True),
+        "write a file": lambda: Path(folder, "written").write_text("x"),
+        "change a mode": lambda: Path(folder).chmod(0o755),
+    }
+    could = []
+    for name, attempt in attempts.items():
+        try:
+            attempt()
+        except OSError:
+            continue
+        could.append(name)
+    if could:
+        raise RuntimeError(f"could {', '.join(could)}")
+    return Doubler(False)
 
 
 def open_doubler(dynamic: bool = False) -> Doubler:

@@ -8,6 +8,7 @@ import weakref
 from openinfer.codegen import linked, object_cache
 from openinfer.codegen.loader import Library, compile_ir, load_object
 from openinfer.codegen.program import Literals, Skeleton, source
+from openinfer.errors import SealedError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,8 +25,23 @@ class Built:
 _kernels: weakref.WeakValueDictionary[str, Library] = weakref.WeakValueDictionary()
 
 
+_sealed = False
+
+
+def seal() -> None:
+    """From now on `build` raises `SealedError`: this process and its children make no more code."""
+    global _sealed
+    _sealed = True
+
+
 def build(shape: Skeleton, fixed: Literals, threads: int) -> Built:
-    """The program of a skeleton with these literals; `threads` above 1 adds the parallel body. Raises `CompiledCodeError`."""
+    """The program of a skeleton with these literals; `threads` above 1 adds the parallel body. Raises `CompiledCodeError`, and
+    `SealedError` after `seal`.
+    """
+    if _sealed:
+        raise SealedError(
+            "these shapes need code that is not compiled, and this process may not make any; compile them when the model loads"
+        )
     return _build_linked(shape, fixed, threads) if linked.is_linked(shape) else _build_inlined(shape, fixed, threads)
 
 

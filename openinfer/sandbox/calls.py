@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import collections
+import ctypes
 import math
 import threading
 import time
 import weakref
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 
 from openinfer.config import SandboxConfig
-from openinfer.errors import SandboxError
+from openinfer.errors import InputError, SandboxError, SealedError, suggest
 from openinfer.ir.graph import ITEM_BYTES, Signature
 from openinfer.sandbox import messages
 from openinfer.sandbox.client import Client, Ticket
@@ -21,13 +22,14 @@ from openinfer.sandbox.host import Source, named_error
 from openinfer.sandbox.inside import layout
 from openinfer.sandbox.messages import BIND, DYNAMIC, NEEDS, STATIC, UNBIND, MalformedError, Place
 from openinfer.sandbox.regions import Regions
-from openinfer.sandbox.ring import ALIGNMENT, DATA_BYTES, DONE, FAILED, SLOTS, UNKNOWN_CALL, Words
+from openinfer.sandbox.ring import ALIGNMENT, DATA_BYTES, DONE, FAILED, SLOTS, UNKNOWN_CALL, Ring, Words
 
 _FIRST_WINDOW_BYTES = 64 << 10
 _KEPT_SHAPES = 32
 _REBINDS = 16
 
 Shapes = tuple[tuple[int, ...], ...]
+_Result = TypeVar("_Result")
 
 
 class Call:
@@ -37,16 +39,12 @@ class Call:
         self._calls = calls
         self.shapes = shapes
         self.number = next(calls.client.numbers)
-        ring = calls.client.ring
         inputs, outputs = calls.client.description.inputs, calls.client.description.outputs
         at = [calls.offset(given[signature.name]) if given else None for signature in inputs]
         new = [index for index, offset in enumerate(at) if offset is None]
         head = layout([shapes[index] for index in new], tuple(inputs[index] for index in new), 0)[1]
         size = head + window_bytes
-        offset = calls.regions.take(size)
-        # The arrays below keep it alive; when the last is gone, the space is free.
-        self._memory = ring.owner(offset, size)
-        weakref.finalize(self._memory, calls.regions.give_back, offset, size).atexit = False
+        offset, self._memory = calls.take(size)
         weakref.finalize(self, calls.stale.append, self.number).atexit = False
         self._offset, self._window = offset, (offset + head, window_bytes)
         made = iter(layout([shapes[index] for index in new], tuple(inputs[index] for index in new), offset)[0])
@@ -65,31 +63,29 @@ class Call:
 
     def __call__(self) -> None:
         """Run once; `outputs` then holds the results. `SandboxError` where the worker was lost over it."""
-        client = self._calls.client
-        ticket = client.ticket()
         begin = time.monotonic_ns()
-        client.post((ticket,), ((self.number, self),))
+        (ticket,) = self._calls.client.begin(((self.number, self),))
         self.finish(ticket, self._typical_ns)
         # Falls at once, rises slowly: what is slept through must not outlast a call.
         spent, typical = time.monotonic_ns() - begin, self._typical_ns
         self._typical_ns = spent if spent < typical else typical + (spent - typical) // 8
 
     def finish(self, ticket: Ticket, typical_ns: int = 0) -> None:
-        """Wait for a call that was posted."""
+        """Wait for a call that was posted, and give its slot back."""
         client = self._calls.client
         dynamic = self._outputs is None
-        state = client.finish(ticket, keep=True, typical_ns=typical_ns)
-        for _ in range(_REBINDS):
-            # Only a worker that came after the binding may not know the call.
-            if state != UNKNOWN_CALL or client.replaced == self._bound_at:
-                break
+        try:
+            state = client.finish(ticket, typical_ns)
+            for _ in range(_REBINDS):
+                # Only a worker that came after the binding may not know the call.
+                if state != UNKNOWN_CALL or client.replaced == self._bound_at:
+                    break
+                self._bind(ticket)
+                client.post((ticket,), ((self.number, self),))
+                state = client.finish(ticket)
+            message = client.ring.message(ticket.index).copy() if dynamic or state != DONE else None
+        finally:
             client.release(ticket)
-            self._bind()
-            ticket = client.ticket()
-            client.post((ticket,), ((self.number, self),))
-            state = client.finish(ticket, keep=True)
-        message = client.ring.message(ticket.index).copy() if dynamic or state != DONE else None
-        client.release(ticket)
         if message is not None:
             if state != DONE:
                 raise self._calls.problem(state, message)
@@ -99,21 +95,24 @@ class Call:
         """Overwrite the memory that this call took with zeros."""
         np.frombuffer(memoryview(self._memory), np.uint8).fill(0)
 
-    def _bind(self) -> None:
+    def _bind(self, held: Ticket | None = None) -> None:
+        """Tell the worker of this call, by a slot of its own or by one that is held. Never waits for a slot while it holds one."""
         client = self._calls.client
         self._bound_at = client.replaced
-        ticket = client.ticket()
-        words = client.ring.message(ticket.index)
-        words[:5] = BIND, self.number, *self._window, len(self._inputs)
+        ticket = held or client.ticket()
         try:
-            messages.write_places(words, 5, self._inputs)
-        except MalformedError as error:
-            client.release(ticket)
-            raise SandboxError(f"the request does not fit a message: {error}; use sandbox.mode = 'off'") from None
-        client.post((ticket,), ((-1, self),))
-        state = client.finish(ticket, keep=True)
-        answer = words.copy()
-        client.release(ticket)
+            words = client.ring.message(ticket.index)
+            words[:5] = BIND, self.number, *self._window, len(self._inputs)
+            try:
+                messages.write_places(words, 5, self._inputs)
+            except MalformedError as error:
+                raise SandboxError(f"the request does not fit a message: {error}; use sandbox.mode = 'off'") from None
+            client.post((ticket,), ((-1, self),))
+            state = client.finish(ticket)
+            answer = words.copy()
+        finally:
+            if held is None:
+                client.release(ticket)
         if state != DONE:
             raise self._calls.problem(state, answer)
         form = int(answer[0])
@@ -172,12 +171,19 @@ class Calls:
 
     def empty(self, shape: tuple[int, ...], dtype: str) -> Any:
         """An uninitialised array in the ring: a call that is bound to it copies nothing."""
+        if dtype not in ITEM_BYTES:
+            raise InputError(f"{dtype} cannot cross into a sandbox; {suggest(dtype, ITEM_BYTES)}")
         count = math.prod(shape)
-        size = count * ITEM_BYTES[dtype]
-        offset = self.regions.take(size)
-        memory = self.client.ring.owner(offset, max(size, 1))
-        weakref.finalize(memory, self.regions.give_back, offset, size).atexit = False
+        _, memory = self.take(count * ITEM_BYTES[dtype])
         return np.frombuffer(memoryview(memory), dtype, count).reshape(shape)
+
+    def take(self, size_bytes: int) -> tuple[int, ctypes.Array[ctypes.c_char]]:
+        """Memory of the ring: its offset, and what keeps it. When that and all arrays over it are gone, it is free, and wiped if asked."""
+        offset = self.regions.take(size_bytes)
+        memory = self.client.ring.owner(offset, max(size_bytes, 1))
+        free = _wipe_and_free if self._wipe else _free
+        weakref.finalize(memory, free, self.client.ring, self.regions, offset, size_bytes).atexit = False
+        return offset, memory
 
     def offset(self, array: Any) -> int | None:
         """Where an array lies in the ring, None where it does not."""
@@ -188,6 +194,24 @@ class Calls:
     def bind(self, shapes: Shapes, given: Mapping[str, Any] | None = None) -> Call:
         """A call for inputs of these shapes, in the order of the signature; arrays of `given` that lie in the ring are used in place."""
         self._unbind_stale()
+        return self._with_code(shapes, lambda: self._bound(shapes, given))
+
+    def run(self, arrays: Mapping[str, Any]) -> dict[str, Any]:
+        """One request: checked arrays in the signature's order in, fresh arrays out."""
+        call = self._filled(arrays)
+        try:
+            self._with_code(call.shapes, call)
+            if call.needs_bytes:
+                call = self._again(call, arrays)
+            answer = {name: array.copy() for name, array in (call.outputs or {}).items()}
+        except Exception:
+            self._release(call)
+            raise
+        # Not where the waiting was interrupted: the worker may still write there.
+        self._release(call)
+        return answer
+
+    def _bound(self, shapes: Shapes, given: Mapping[str, Any] | None) -> Call:
         window = self._windows.get(shapes) or self._guess(shapes)
         while True:
             call = Call(self, shapes, window, given)
@@ -195,16 +219,13 @@ class Calls:
                 return call
             window = self._windows[shapes] = call.needs_bytes
 
-    def run(self, arrays: Mapping[str, Any]) -> dict[str, Any]:
-        """One request: checked arrays in the signature's order in, fresh arrays out."""
-        call = self._filled(arrays)
+    def _with_code(self, shapes: Shapes, action: Callable[[], _Result]) -> _Result:
+        """`action`, after another load of the model where it needs code for these shapes that the last load did not make."""
         try:
-            call()
-            if call.needs_bytes:
-                call = self._again(call, arrays)
-            return {name: array.copy() for name, array in (call.outputs or {}).items()}
-        finally:
-            self._release(call)
+            return action()
+        except SealedError:
+            self.client.widen(shapes)
+            return action()
 
     def run_many(self, requests: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Several requests in as few crossings as slots allow. The first that fails raises, after all have ended."""
@@ -221,24 +242,38 @@ class Calls:
         if kind == "MemoryError":
             self.client.renew(overran=True)
             return SandboxError(f"the request needs more than sandbox.memory_mb = {self.client.knobs.memory_mb} MiB; raise it if it may")
-        return named_error(kind, text) if kind in ("InputError", "OverloadError") else SandboxError(f"in the sandbox: {kind}: {text}")
+        if kind in ("InputError", "OverloadError", "SealedError"):
+            return named_error(kind, text)
+        return SandboxError(f"in the sandbox: {kind}: {text}")
 
     def _run_some(self, requests: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         leases = [self._filled(arrays) for arrays in requests]
         tickets = self.client.begin([(call.number, call) for call in leases])
-        failure: Exception | None = None
-        answers = []
-        for call, ticket, arrays in zip(leases, tickets, requests, strict=True):
+        failures: list[Exception | None] = []
+        for index, (call, ticket) in enumerate(zip(leases, tickets, strict=True)):
             try:
                 call.finish(ticket)
-                if call.needs_bytes:
-                    call = self._again(call, arrays)
-                answers.append({name: array.copy() for name, array in (call.outputs or {}).items()})
+                failures.append(None)
             except Exception as error:
-                failure = failure or error
+                failures.append(error)
+            except BaseException:
+                self.client.abandon(tickets[index + 1 :])
+                raise
+        answers = []
+        # Only now: to bind again takes a slot, and whoever holds slots must not wait for more.
+        for index, arrays in enumerate(requests):
+            if failures[index] is None or isinstance(failures[index], SealedError):
+                if failures[index] is not None:
+                    self._with_code(leases[index].shapes, leases[index])
+                    failures[index] = None
+                if leases[index].needs_bytes:
+                    leases[index] = self._again(leases[index], arrays)
+                answers.append({name: array.copy() for name, array in (leases[index].outputs or {}).items()})
+        for call in leases:
             self._release(call)
-        if failure is not None:
-            raise failure
+        for failure in failures:
+            if failure is not None:
+                raise failure
         return answers
 
     def _filled(self, arrays: Mapping[str, Any]) -> Call:
@@ -280,10 +315,13 @@ class Calls:
         gone = [self.stale.popleft() for _ in range(min(len(self.stale), 500))]
         if gone:
             ticket = self.client.ticket()
-            words = self.client.ring.message(ticket.index)
-            words[: 2 + len(gone)] = UNBIND, len(gone), *gone
-            self.client.post((ticket,), ((-1, None),))
-            self.client.finish(ticket)
+            try:
+                words = self.client.ring.message(ticket.index)
+                words[: 2 + len(gone)] = UNBIND, len(gone), *gone
+                self.client.post((ticket,), ((-1, None),))
+                self.client.finish(ticket)
+            finally:
+                self.client.release(ticket)
 
     def _guess(self, shapes: Shapes) -> int:
         """Bytes that outputs probably take: the signature's, where the inputs bind all its symbols."""
@@ -299,3 +337,12 @@ class Calls:
             sizes = [bound.get(size, -1) if isinstance(size, str) else size for size in signature.shape or (-1,)]
             total += _FIRST_WINDOW_BYTES if -1 in sizes else layout([tuple(sizes)], (signature,), 0)[1]
         return max(total, 64)
+
+
+def _free(shared: Ring, regions: Regions, offset: int, size_bytes: int) -> None:
+    regions.give_back(offset, size_bytes)
+
+
+def _wipe_and_free(shared: Ring, regions: Regions, offset: int, size_bytes: int) -> None:
+    ctypes.memset(shared.address + offset, 0, size_bytes)
+    regions.give_back(offset, size_bytes)

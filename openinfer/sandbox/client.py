@@ -54,7 +54,7 @@ _clients: weakref.WeakSet[Client] = weakref.WeakSet()
 class Ticket:
     """A slot of the ring while one request is in it."""
 
-    __slots__ = ("call_at", "failure", "holds", "index", "number", "restarts", "state", "state_at", "taken_at", "waiters")
+    __slots__ = ("call_at", "failure", "held", "holds", "index", "number", "restarts", "state", "state_at", "taken_at", "waiters")
 
     def __init__(self, index: int, shared: ring.Ring) -> None:
         base = STATES + index * LINE
@@ -62,6 +62,7 @@ class Ticket:
         self.state_at, self.call_at, self.taken_at = base + STATE, base + CALL, base + TAKEN
         self.state, self.waiters = shared.word(base + STATE), shared.word(base + WAITERS)
         self.failure: OpenInferError | None = None
+        self.held = False
         self.number = 0
         self.restarts = 0
         self.holds: object = None
@@ -78,6 +79,8 @@ class Client:
         self._words = self.ring.words
         self._posted_at, self._posted_waiters = self.ring.word(POSTED), self.ring.word(POSTED_WAITERS)
         self._lock = threading.Lock()
+        self._changed = threading.Condition()  # another worker is at work
+        self._several = threading.Lock()  # two that each hold some slots and wait for more would wait for ever
         self._tickets: queue.SimpleQueue[Ticket] = queue.SimpleQueue()
         for index in range(SLOTS):
             self._tickets.put(Ticket(index, self.ring))
@@ -85,7 +88,7 @@ class Client:
         self._abandoned: collections.deque[Ticket] = collections.deque()
         self._posted = 0
         self._progress_ns = 0
-        self._hung = self._overran = False
+        self._hung = self._overran = self._spared = False
         self._failure: str | None = None
         self.replaced, self.requests, self.restore_ns = 0, 0, 0
         self.last_end = ""  # how the last worker ended: a signal's name, "hung", "memory", "exit"
@@ -109,22 +112,25 @@ class Client:
     def begin(self, calls: Sequence[tuple[int, object]]) -> list[Ticket]:
         """Post requests, in one crossing: each a call's number (-1: what its message says) and what must live as long as it is under way.
 
-        At most `SLOTS` at once. Blocks while other threads hold all slots.
+        At most half of `SLOTS` at once. Blocks while other threads hold all slots; whoever holds one must not ask for more.
         """
-        tickets = [self._ticket() for _ in calls]
-        self.post(tickets, calls)
+        if len(calls) == 1:
+            tickets = [self.ticket()]
+        else:
+            with self._several:
+                tickets = [self.ticket() for _ in calls]
+        try:
+            self.post(tickets, calls)
+        except BaseException:
+            for ticket in tickets:
+                self.release(ticket)
+            raise
         return tickets
-
-    def ticket(self) -> Ticket:
-        """A free slot, whose message may be written before `post`."""
-        return self._ticket()
 
     def post(self, tickets: Sequence[Ticket], calls: Sequence[tuple[int, object]]) -> None:
         """Post slots that `ticket` gave."""
         with self._lock:
             if self._failure is not None:
-                for ticket in tickets:
-                    self._tickets.put(ticket)
                 raise SandboxError(f"{self._failure}; {_CALL_AGAIN}")
             if not self._flight:
                 self._progress_ns = time.monotonic_ns()
@@ -134,9 +140,10 @@ class Client:
             self.requests += len(tickets)
             self._post(self._posted_at, self._posted, self._posted_waiters)
 
-    def finish(self, ticket: Ticket, keep: bool = False, typical_ns: int = 0) -> int:
-        """Wait for one request: DONE, FAILED or UNKNOWN_CALL. `SandboxError` where its worker was lost. With `keep` the slot, and with it
-        the message, stays the caller's until `release`. A request that typically takes long is slept through until shortly before its end.
+    def finish(self, ticket: Ticket, typical_ns: int = 0) -> int:
+        """Wait for one request: DONE, FAILED or UNKNOWN_CALL, as the worker says. `SandboxError` where the worker was lost. The slot, and
+        with it the message, stays the caller's until `release`; where the waiting is interrupted it is abandoned. A request that typically
+        takes long is slept through until shortly before its end.
         """
         words, wait, spin = self._words, self._wait, self._spin_ns
         nap = typical_ns - 2 * spin if spin else 0
@@ -146,30 +153,40 @@ class Client:
             while wait(ticket.state, QUEUED, ticket.waiters, nap, 4 * spin if nap else spin, self._timeout_ns):
                 self._check_progress()
         except BaseException:
-            self._abandoned.append(ticket)
+            self.abandon((ticket,))
             raise
         state = int(words[ticket.state_at])
         with self._lock:
             self._flight.pop(ticket.index, None)
             self._progress_ns = time.monotonic_ns()
         failure, ticket.failure = ticket.failure, None
-        if failure is not None or not keep:
-            self.release(ticket)
         if failure is not None:
             raise failure
         return state
 
     def release(self, ticket: Ticket) -> None:
-        """Give a slot back after `finish(keep=True)`."""
-        ticket.restarts, ticket.holds = 0, None
-        self._tickets.put(ticket)
+        """Give a slot back. Nothing where it was given back or abandoned before."""
+        if ticket.held:
+            ticket.held, ticket.restarts, ticket.holds = False, 0, None
+            self._tickets.put(ticket)
 
     def renew(self, overran: bool = False) -> None:
         """End the worker and have it replaced; `overran`: because it ran out of memory and may not be able to work on."""
         with self._lock:
-            self._overran = overran
+            self._overran, self._spared = overran, True
             self.last_end = "memory" if overran else "ended"
             self._workers.end_active()
+
+    def widen(self, shapes: Sequence[Sequence[int]]) -> None:
+        """Have the model loaded again, compiled for inputs of these shapes too: a locked worker makes no code. Requests under way wait."""
+        with self._lock:
+            before = self.replaced
+            self._spared = True
+            self._workers.widen(shapes)
+        # The old worker may live a moment longer, and would refuse again.
+        with self._changed:
+            while self.replaced == before and self._failure is None and self._watcher.is_alive():
+                self._changed.wait(1.0)
 
     def protections(self) -> tuple[str, ...]:
         """What the worker has given up, by name."""
@@ -185,7 +202,14 @@ class Client:
         self._finalizer()
         self._watcher.join()
 
-    def _ticket(self) -> Ticket:
+    def abandon(self, tickets: Sequence[Ticket]) -> None:
+        """Give slots back once their requests have ended, which nobody waits for."""
+        for ticket in tickets:
+            ticket.held = False
+            self._abandoned.append(ticket)
+
+    def ticket(self) -> Ticket:
+        """A free slot, whose message may be written before `post`."""
         for _ in range(len(self._abandoned)):
             with contextlib.suppress(IndexError):
                 ticket = self._abandoned.popleft()
@@ -194,11 +218,13 @@ class Client:
                     continue
                 with self._lock:
                     self._flight.pop(ticket.index, None)
-                ticket.failure = None
-                self.release(ticket)
+                ticket.failure, ticket.restarts, ticket.holds = None, 0, None
+                self._tickets.put(ticket)
         while True:
             try:
-                return self._tickets.get(timeout=self._timeout_ns / 1e9)
+                ticket = self._tickets.get(timeout=self._timeout_ns / 1e9)
+                ticket.held = True
+                return ticket
             except queue.Empty:
                 self._check_progress()
 
@@ -230,8 +256,9 @@ class Client:
             words = self._words
             waiting = [ticket for ticket in self._flight.values() if words[ticket.state_at] not in _ANSWERED]
             guilty = waiting[:1] if waiting and (self._hung or words[waiting[0].taken_at]) else []
-            lost = guilty + [ticket for ticket in waiting if ticket not in guilty and ticket.restarts]
-            ended = self._workers.retire()
+            # Whoever is answered while the worker is ended on purpose has not done anything to it.
+            lost = [] if self._spared else guilty + [ticket for ticket in waiting if ticket not in guilty and ticket.restarts]
+            gone = self._workers.retire()
             self.replaced += 1
             words[POSTED] = self._posted = 0
             try:
@@ -240,16 +267,17 @@ class Client:
                 self._failure = f"the sandbox's worker could not be replaced: {error}"
                 self._lose(waiting, self._failure)
                 return
-            reason = self._reason(ended)
-            self._hung = self._overran = False
-            self._lose(lost, reason)
             for ticket in waiting:
                 if ticket not in lost:
-                    ticket.restarts += 1
+                    ticket.restarts += not self._spared
                     self._enqueue(ticket)
             self._progress_ns = time.monotonic_ns()
             self._post(self._posted_at, self._posted, self._posted_waiters)
             self.restore_ns = time.monotonic_ns() - begin
+            self._lose(lost, self._reason(self._workers.forget(gone)))
+            self._hung = self._overran = self._spared = False
+        with self._changed:
+            self._changed.notify_all()
         log.info("the sandbox's worker ended (%s); it was replaced within %.1f ms", self.last_end, self.restore_ns / 1e6)
 
     def _lose(self, tickets: Sequence[Ticket], reason: str) -> None:
@@ -310,7 +338,7 @@ def _wake(owner: int, wake: int) -> None:
 
 def _after_fork_in_child() -> None:
     for client in list(_clients):
-        client._lock = threading.Lock()
+        client._lock, client._several = threading.Lock(), threading.Lock()
         client._failure = "the sandbox belongs to the process that this one was forked from"
 
 

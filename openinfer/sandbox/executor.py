@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -30,6 +31,8 @@ class Remote:
     """
 
     def __init__(self, source: Source, knobs: SandboxConfig) -> None:
+        if sys.platform != "linux":
+            raise SandboxError(f"found {sys.platform}; a sandbox needs Linux; use sandbox.mode = 'off'")
         absent = lockdown.missing()
         if knobs.mode == "strict" and absent:
             raise SandboxError(

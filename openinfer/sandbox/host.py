@@ -10,7 +10,7 @@ import dataclasses
 import os
 import select
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,7 @@ class Host:
 
     def __init__(self, source: Source, knobs: SandboxConfig, ring_fd: int) -> None:
         self._source, self._knobs = source, knobs
+        self._shapes: list[list[list[int]]] = []
         spec = {
             "ring_fd": ring_fd,
             "strict": knobs.mode == "strict",
@@ -81,10 +82,15 @@ class Host:
             reply_limit_bytes=_REPLY_LIMIT_BYTES,
         )
 
+    @property
+    def pid(self) -> int:
+        """The template's process id; `WorkerError` where there is none."""
+        return self._template.pid
+
     def load(self) -> Description:
         """Have the template load the model and lock itself. Raises what loading raises, by its own class, or `SandboxError`."""
         source = self._source
-        values: dict[str, Any] = {"target": source.target, "spec": dict(source.spec), "user": source.user}
+        values: dict[str, Any] = {"target": source.target, "spec": dict(source.spec), "user": source.user, "shapes": self._shapes}
         if source.model is not None:
             values["model"] = np.frombuffer(source.model, np.uint8)
         try:
@@ -115,6 +121,13 @@ class Host:
         """How a worker that has ended did: its wait status. `WorkerError` if the template died."""
         ended = self._template.call("reap", _FORK_TIMEOUT_S, pid=pid).get("ended")
         return ended if type(ended) is int else 0
+
+    def widen(self, shapes: Sequence[Sequence[int]]) -> None:
+        """End the template; from the next load on the model is compiled for inputs of these shapes too."""
+        self._shapes.append([list(shape) for shape in shapes])
+        # By its number alone: another thread may be speaking with it, and learns of its end as of any other.
+        with contextlib.suppress(WorkerError, ProcessLookupError):
+            os.kill(self._template.pid, signal.SIGKILL)
 
     def restart(self) -> None:
         """A fresh template, to be loaded again."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import platform
 import resource
@@ -136,7 +137,9 @@ def close_all() -> None:
 
 
 def install_filter(program: bytes) -> None:
-    """Seccomp: every thread of this process under a BPF program from now on. Needs no-new-privileges."""
+    """Seccomp: every thread of this process under a BPF program from now on. Needs no-new-privileges. `OSError` for an empty one."""
+    if not program:
+        raise OSError(errno.ENOTSUP, f"there is no filter for {platform.machine()}")
     code = ctypes.create_string_buffer(program, len(program))
     head = _Filter(len(program) // 8, ctypes.addressof(code))
     thread = system_call(_SECCOMP, _SET_MODE_FILTER, _TSYNC, ctypes.string_at(ctypes.addressof(head), ctypes.sizeof(head)))

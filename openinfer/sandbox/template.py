@@ -10,21 +10,23 @@ import contextlib
 import gc
 import importlib
 import os
+import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from openinfer.codegen import object_cache
+from openinfer.codegen import build, object_cache
 from openinfer.errors import SandboxError
 from openinfer.ir.graph import ITEM_BYTES
+from openinfer.runtime import entry_native
 from openinfer.runtime.signature import probes
-from openinfer.sandbox import lockdown, native, ring
+from openinfer.sandbox import kernel, lockdown, native, ring
 from openinfer.sandbox.inside import Inside, Target
 from openinfer.sandbox.ring import GO, GO_WAITERS, READY, READY_WAITERS
 
-WALLS = ("death-signal", "core-dumps", "limits", "seccomp")  # of a worker, a bit each in READY
+WALLS = ("core-dumps", "limits", "seccomp")  # of a worker, a bit each in READY
 
 _LOOK_AGAIN_NS = 10_000_000_000
 
@@ -47,9 +49,11 @@ class Template:
         self._programs = lockdown.programs()
         native.wait()  # linking looks for libm by way of programs, which the first wall forbids
 
-    def load(self, target: str, spec: Mapping[str, Any], model: Any = None, user: int = -1) -> dict[str, Any]:
-        """Make the object to serve with the function `target` ("module:function"), then lock down. `model` (bytes as an array) is given to
-        it beside `spec`. `user` ≥ 0 becomes that user first. Returns the signature and what was given up.
+    def load(self, target: str, spec: Mapping[str, Any], model: Any = None, user: int = -1, shapes: Sequence[Any] = ()) -> dict[str, Any]:
+        """Make the object to serve with the function `target` ("module:function"), then lock down; the signature and what was given up.
+
+        `model` (bytes as an array) is given to it beside `spec`. `user` ≥ 0 becomes that user first. `shapes`: of inputs to compile for,
+        beside those that the model names.
         """
         module, _, name = target.partition(":")
         factory = getattr(importlib.import_module(module), name)
@@ -60,11 +64,12 @@ class Template:
             os.setresgid(user, user, user)
             os.setresuid(user, user, user)
         if self._lock != "none":
-            lockdown.before_loading(object_cache.folder())
+            lockdown.before_loading(self._programs.loader, self._strict, object_cache.folder())
         values = dict(spec) if model is None else {**spec, "model": model.tobytes()}
         self._target = factory(**values)
         self._inside = Inside(self._ring, self._target, self._spin_us)
-        self._warm_up()
+        self._warm_up(shapes)
+        build.seal()
         gc.collect()
         gc.freeze()
         self._limit = lockdown.address_space_bytes() + self._memory_bytes
@@ -82,10 +87,13 @@ class Template:
 
     def fork(self, serial: int) -> dict[str, Any]:
         """Start a worker, which answers once the ring says that it is the turn of `serial`; its process id."""
+        template = os.getpid()
         child = os.fork()
         if child == 0:
             try:
-                self._become_worker(serial)
+                kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
+                if os.getppid() == template:  # it may have ended already
+                    self._become_worker(serial)
             finally:
                 os._exit(1)
         return {"pid": child}
@@ -107,7 +115,7 @@ class Template:
             wait(go, turn, waiters, 0, 0, _LOOK_AGAIN_NS)
         self._inside.serve()
 
-    def _warm_up(self) -> None:
+    def _warm_up(self, shapes: Sequence[Any]) -> None:
         """Answer one small request, so that whatever is imported or made late is there before the files are gone."""
         target = self._target
         if target is None:
@@ -117,8 +125,11 @@ class Template:
                 raise SandboxError(
                     f"{signature.name!r} is {signature.dtype}, which cannot cross into a sandbox; allowed: numbers, or sandbox.mode = 'off'"
                 )
-        for types in probes(target.inputs)[:1]:
-            zeros = {s.name: np.zeros(kind.shape, kind.dtype) for s, kind in zip(target.inputs, types, strict=True)}
+        entry_native.library()  # whatever the first request needs
+        named = [*probes(target.inputs)[:1], *probes(target.inputs, equal=True)[:1]]  # sizes named apart may have to be equal
+        wanted = [*([kind.shape for kind in types] for types in named), *shapes]
+        for group in wanted:
+            zeros = {s.name: np.zeros(shape, s.dtype) for s, shape in zip(target.inputs, group, strict=True)}
             with contextlib.suppress(Exception):  # zeros need not be a sensible request
                 target.run(zeros)
                 sys.stdout.flush()

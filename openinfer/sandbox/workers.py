@@ -8,6 +8,7 @@ import itertools
 import logging
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from openinfer.config import SandboxConfig
@@ -42,8 +43,8 @@ class Workers:
         self._knobs, self._ring = knobs, shared
         self._wait, self._post = native.wait(), native.post()
         self._serials = itertools.count(1)
-        self._ended: list[int] = []
         self._may_restock = knobs.spare
+        self._outdated = False
         self.active: Child | None = None
         self.spare: Child | None = None
         self._host = Host(source, knobs, ring_fd)
@@ -61,9 +62,13 @@ class Workers:
     def succeed(self) -> None:
         """Set the spare to work, or a new worker where there is none. `SandboxError` where none can be started."""
         child, self.spare = self.spare, None
-        if child is not None and has_ended(child.descriptor):
-            self._forget(child)
+        if child is not None and (self._outdated or has_ended(child.descriptor)):
+            end(child.descriptor)
+            self.forget(child)
             child = None
+        if self._outdated:
+            self._outdated = False
+            self._reload()
         self.active = child or self._start()
         self._may_restock = self._knobs.spare
         self._post(self._ring.word(GO), self.active.serial, self._ring.word(GO_WAITERS))
@@ -82,14 +87,30 @@ class Workers:
         """Whether the spare has ended; it is forgotten then."""
         if self.spare is None or not has_ended(self.spare.descriptor):
             return False
-        self._forget(self.spare)
+        self.forget(self.spare)
         self.spare = None
         return True
 
-    def retire(self) -> int | None:
-        """Forget the worker that has ended; its wait status, None where the template cannot tell."""
+    def retire(self) -> Child | None:
+        """Take the worker that has ended out of work; `forget` it afterwards."""
         child, self.active = self.active, None
-        return self._forget(child) if child is not None else None
+        return child
+
+    def forget(self, child: Child | None) -> int | None:
+        """Let go of a worker that has ended; its wait status, None where the template cannot tell."""
+        if child is None:
+            return None
+        os.close(child.descriptor)
+        try:
+            return self._host.reap(child.pid)
+        except WorkerError:
+            return None
+
+    def widen(self, shapes: Sequence[Sequence[int]]) -> None:
+        """End the template and its workers, the spare included; the next template also compiles for these shapes."""
+        self._outdated = True
+        self._host.widen(shapes)
+        self.end_active()
 
     def end_active(self) -> None:
         """Kill the worker that answers."""
@@ -106,13 +127,6 @@ class Workers:
         self.active = self.spare = None
         self._host.close()
 
-    def _forget(self, child: Child) -> int | None:
-        os.close(child.descriptor)
-        try:
-            return self._host.reap(child.pid)
-        except WorkerError:
-            return None
-
     def _start(self, fresh_template: bool = True) -> Child:
         for _ in range(_STARTS):
             serial = next(self._serials)
@@ -128,7 +142,7 @@ class Workers:
             walls = self._locked(descriptor, pid)
             if walls is not None:
                 return Child(descriptor, pid, serial, walls)
-            self._forget(Child(descriptor, pid, serial, ()))
+            self.forget(Child(descriptor, pid, serial, ()))
         raise SandboxError(f"{_STARTS} workers of the sandbox ended before they were locked")
 
     def _reload(self) -> None:
@@ -148,7 +162,7 @@ class Workers:
         ready = int(self._ring.words[READY])
         walls = tuple(wall for bit, wall in enumerate(WALLS) if ready & (2 << bit))
         if self._knobs.mode == "strict":
-            absent = [wall for wall in WALLS if wall not in walls] or _contradicted(pid)
+            absent = [wall for wall in WALLS if wall not in walls] or _contradicted(pid, self._host.pid)
             if absent:
                 end(descriptor)
                 raise SandboxError(
@@ -158,10 +172,15 @@ class Workers:
         return walls
 
 
-def _contradicted(pid: int) -> list[str]:
+def _contradicted(pid: int, template: int) -> list[str]:
     """What the kernel itself says that a worker has not given up; nothing where it does not say."""
     with contextlib.suppress(OSError):
-        state = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":\t" in line)
-        said = {"seccomp": state.get("Seccomp", "2") == "2", "no-new-privileges": state.get("NoNewPrivs", "1") == "1"}
+        worker, parent = (
+            dict(line.split(":\t", 1) for line in Path(f"/proc/{number}/status").read_text().splitlines() if ":\t" in line)
+            for number in (pid, template)
+        )
+        # A worker has the template's filters, and one more.
+        filtered = int(worker.get("Seccomp_filters", "1")) > int(parent.get("Seccomp_filters", "0"))
+        said = {"seccomp": filtered, "no-new-privileges": worker.get("NoNewPrivs", "1") == "1"}
         return [wall for wall, given_up in said.items() if not given_up]
     return []

@@ -4,6 +4,7 @@ Needs `libseccomp.so.2` (Debian: libseccomp2), which nothing else of OpenInfer d
 
 - `worker`: a process that has only memory. It computes, waits on futexes, and ends. What an interpreter may try in good faith (open a file
   for a traceback, start a thread, import late) fails with EPERM; everything else kills the process: the first attempt is the last.
+- `loader`: a process that reads and compiles a model. It needs most calls; those of which no loader has use fail with EPERM.
 - `template`: what the worker needs, and what it takes to fork one, to lock it and to answer on an open socket. The rest fails with EPERM.
 """
 
@@ -21,6 +22,9 @@ ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 _ALLOW, _KILL, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
 _BAD_ARCHITECTURE, _OPTIMIZE = 2, 8  # attributes of a filter
 _EQUAL, _MASKED = 4, 7  # comparisons
+
+_OTHERWISE = {"loader": _ALLOW, "template": _ERRNO | errno.EPERM, "worker": _KILL}
+ROLES = tuple(_OTHERWISE)
 
 PROT_EXEC, MAP_ANONYMOUS = 4, 0x20
 _FUTEX_FLAGS = 128 | 256  # private, real-time clock
@@ -94,6 +98,21 @@ _FORKING: list[tuple[str, Sequence[Condition]]] = [
 ]
 
 
+# Of no use to whoever reads a model and compiles it. Namespaces and identity stay, for the template gives them up later.
+_USELESS_TO_LOADERS = (
+    "socket", "socketpair", "connect", "bind", "listen", "accept", "accept4", "execve", "execveat", "fork", "vfork", "ptrace",
+    "process_vm_readv", "process_vm_writev", "process_madvise", "process_mrelease", "kcmp", "kill", "tkill", "rt_sigqueueinfo",
+    "rt_tgsigqueueinfo", "pidfd_open", "pidfd_getfd", "pidfd_send_signal", "io_uring_setup", "io_uring_enter", "io_uring_register",
+    "userfaultfd", "bpf", "perf_event_open", "keyctl", "add_key", "request_key", "kexec_load", "kexec_file_load", "init_module",
+    "finit_module", "delete_module", "mount", "umount2", "pivot_root", "chroot", "open_tree", "move_mount", "fsopen", "fsconfig", "fsmount",
+    "fspick", "mount_setattr", "setns", "swapon", "swapoff", "reboot", "acct", "quotactl", "syslog", "iopl", "ioperm", "modify_ldt",
+    "personality", "sethostname", "setdomainname", "settimeofday", "clock_settime", "clock_adjtime", "adjtimex", "fanotify_init",
+    "open_by_handle_at", "name_to_handle_at", "shmget", "semget", "msgget", "mq_open", "chmod", "fchmod", "fchmodat", "chown", "fchown",
+    "lchown", "fchownat", "utimensat", "utime", "utimes", "futimesat", "setxattr", "lsetxattr", "fsetxattr", "removexattr", "lremovexattr",
+    "fremovexattr", "mknod", "mknodat", "vhangup", "remap_file_pages",
+)  # fmt: skip
+
+
 class _Comparison(ctypes.Structure):
     _fields_ = (("argument", ctypes.c_uint), ("operation", ctypes.c_int), ("a", ctypes.c_uint64), ("b", ctypes.c_uint64))
 
@@ -120,22 +139,24 @@ def version() -> str:
 
 
 def program(role: str, architecture: str) -> bytes:
-    """The BPF program of one role ("worker", "template") for one architecture. `OSError` where libseccomp refuses a rule."""
+    """The BPF program of one of `ROLES` for one architecture. `OSError` where libseccomp refuses a rule."""
     library = _library()
     library.seccomp_init.restype = ctypes.c_void_p
-    context = ctypes.c_void_p(library.seccomp_init(ctypes.c_uint32(_KILL if role == "worker" else _ERRNO | errno.EPERM)))
+    context = ctypes.c_void_p(library.seccomp_init(ctypes.c_uint32(_OTHERWISE[role])))
     try:
         _check(library.seccomp_attr_set(context, _BAD_ARCHITECTURE, ctypes.c_uint32(_KILL)), "bad architecture")
         token = ctypes.c_uint32(ARCHITECTURES[architecture])
         if library.seccomp_arch_exist(context, token):
             _check(library.seccomp_arch_add(context, token), architecture)
             _check(library.seccomp_arch_remove(context, ctypes.c_uint32(library.seccomp_arch_native())), "native architecture")
-        for name, conditions in _COMPUTE if role == "worker" else [*_COMPUTE, *_FORKING]:
+        for name, conditions in {"loader": [], "worker": _COMPUTE, "template": [*_COMPUTE, *_FORKING]}[role]:
             _rule(library, context, token, _ALLOW, name, conditions)
+        for name in _USELESS_TO_LOADERS if role == "loader" else ():
+            _rule(library, context, token, _ERRNO | errno.EPERM, name, ())
         if role == "worker":
             for name, conditions in _HARMLESS_ATTEMPTS:
                 _rule(library, context, token, _ERRNO | errno.EPERM, name, conditions)
-        else:
+        if role == "template":
             # glibc then uses clone, whose flags a filter can see.
             _rule(library, context, token, _ERRNO | errno.ENOSYS, "clone3", ())
         with tempfile.TemporaryFile() as file:
@@ -165,7 +186,7 @@ def _library() -> Any:
 
 def main() -> None:
     """Write every filter beside this file."""
-    for role in ("worker", "template"):
+    for role in ROLES:
         for architecture in ARCHITECTURES:
             path = Path(__file__).parent / f"{role}-{architecture}.bpf"
             path.write_bytes(program(role, architecture))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
 import secrets
@@ -11,6 +12,7 @@ from typing import Any
 import models
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 
 from openinfer.engine import Engine, load
 from openinfer.errors import ConfigError, InputError, MemoryBudgetError, ModelError, SandboxError
@@ -103,6 +105,31 @@ def test_mistakes_are_the_same_errors(boxed: Engine) -> None:
 def test_statistics_name_the_walls(boxed: Engine) -> None:
     given_up = boxed.statistics().sandbox["given_up"]
     assert {"no-new-privileges", "landlock", "seccomp", "limits", "core-dumps"} <= set(given_up)
+
+
+def test_submit_goes_through_the_scheduler(plain: Engine, boxed: Engine) -> None:
+    x = _rows(3)
+
+    async def ask() -> Any:
+        return await asyncio.gather(*(boxed.submit({"x": x}) for _ in range(5)))
+
+    expected = plain.run({"x": x})["probabilities"]
+    for answer in asyncio.run(ask()):
+        np.testing.assert_array_equal(answer["probabilities"], expected)
+
+
+def test_shapes_that_loading_could_not_know_are_compiled_by_another_load() -> None:
+    """Which of two arrays is repeated along the other is code, and a locked worker makes none."""
+    ports = {"x": (TensorProto.FLOAT, ["a", 20]), "z": (TensorProto.FLOAT, ["b", 20])}
+    model = models.model([helper.make_node("Add", ["x", "z"], ["y"])], ports, {"y": (TensorProto.FLOAT, ["c", 20])})
+    x, z = _rows(4)[:, :20].copy(), _rows(4)[:, 20:].copy()
+    with load(model) as plain, load(model, {"sandbox": {"mode": "strict", "shared_mb": 16}}) as boxed:
+        for left, right in ((x, z), (x, z[:1]), (x[:1], z)):
+            given = {"x": left, "z": right}
+            np.testing.assert_array_equal(boxed.run(given)["y"], plain.run(given)["y"])
+        for answer in boxed.run_many([{"x": x, "z": z}, {"x": x[:1], "z": z[:1]}]):
+            np.testing.assert_array_equal(answer["y"][:1], plain.run({"x": x, "z": z})["y"][:1])
+        assert boxed.statistics().sandbox["replaced"] >= 1
 
 
 def test_a_closed_engine_refuses() -> None:

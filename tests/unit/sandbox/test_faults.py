@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import secrets
 import signal
@@ -20,6 +21,7 @@ from openinfer.engine import load
 from openinfer.errors import SandboxError
 from openinfer.sandbox.calls import Calls
 from openinfer.sandbox.host import Source
+from openinfer.sandbox.ring import DATA_BYTES
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="needs Linux")
 
@@ -129,6 +131,12 @@ def test_wipe_leaves_nothing_of_a_request(tmp_path: Path) -> None:
         assert _is_right(calls)
         (lease,) = calls._idle[((100,),)]
         assert not bytes(lease._memory).strip(b"\0")
+        bound = calls.bind(((100,),))
+        bound.inputs["x"][...] = _drawn()
+        bound()
+        del bound
+        gc.collect()
+        assert not calls.client.ring.memory[DATA_BYTES:].strip(b"\0")
     finally:
         calls.client.close()
 

@@ -14,7 +14,6 @@ from openinfer.sandbox.filters import make
 
 FOLDER = Path(filters.__file__).parent
 ALLOW, KILL, ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
-ROLES = ("worker", "template")
 FUTEX, MMAP, MPROTECT, CLONE = ((202, 98), (9, 222), (10, 226), (56, 220))
 ALLOWED_TO_WORKERS = {"mmap", "munmap", "mremap", "mprotect", "brk"}
 
@@ -50,7 +49,7 @@ def _program(role: str, architecture: str) -> bytes:
 
 
 @pytest.mark.parametrize("architecture", make.ARCHITECTURES)
-@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("role", make.ROLES)
 def test_the_shipped_bytes_are_what_the_script_makes(role: str, architecture: str) -> None:
     made_by = (FOLDER / "libseccomp.txt").read_text().strip()
     if not make.available() or make.version() != made_by:
@@ -76,13 +75,23 @@ def test_the_worker_may_compute_and_nothing_else(architecture: str) -> None:
     assert len(allowed) <= 16
 
 
-@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("role", make.ROLES)
 @pytest.mark.parametrize("architecture", make.ARCHITECTURES)
 def test_another_architecture_kills(role: str, architecture: str) -> None:
     program = _program(role, architecture)
     assert _decide(program, 0x40000003, 20) == KILL  # 32-bit x86
     if architecture == "x86_64":
         assert _decide(program, make.ARCHITECTURES[architecture], 0x40000000 | 39) == KILL  # x32
+
+
+@pytest.mark.parametrize("architecture", make.ARCHITECTURES)
+def test_the_loader_may_not_speak_or_start(architecture: str) -> None:
+    program, token = _program("loader", architecture), make.ARCHITECTURES[architecture]
+    column = list(make.ARCHITECTURES).index(architecture)
+    for name in ("socket", "connect", "execve", "ptrace", "bpf", "mount", "io_uring_setup", "kill", "fchmodat", "keyctl"):
+        assert _decide(program, token, NUMBERS[name][column]) == ERRNO | errno.EPERM, name
+    for name in ("openat", "mmap", "clone", "unshare", "setresuid", "seccomp", "landlock_create_ruleset"):
+        assert _decide(program, token, NUMBERS[name][column]) == ALLOW, name
 
 
 @pytest.mark.parametrize("architecture", make.ARCHITECTURES)
