@@ -32,6 +32,9 @@ def test_coordinates_weights_and_sizes(mode, transformation):
         constants = {"roi": rng.uniform(-0.2, 1.2, 4).astype(np.float32)} if transformation == "tf_crop_and_resize" else {}
         if transformation != "tf_crop_and_resize" and rng.random() < 0.5:
             constants["scales"] = rng.uniform(0.3, 3.0, 2).astype(np.float32)
+            while transformation == "half_pixel_symmetric" and int(7 * constants["scales"][0]) % 2:
+                # Its middle row lies on row 3 but for rounding, and there onnx.reference takes wrong neighbours too.
+                constants["scales"] = rng.uniform(0.3, 3.0, 2).astype(np.float32)
         else:
             # None of these puts a coordinate beside a whole number, where rounding decides and onnx.reference takes wrong neighbours.
             constants["sizes"] = np.array([rng.choice([6, 8, 12, 18, 20, 24]), rng.choice([9, 11, 17, 21, 23])])
