@@ -22,7 +22,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 import openinfer
-from openinfer.engine import Engine
+from openinfer.engine import Engine, compile_graph
 from openinfer.errors import ConfigError, ModelError, OpenInferError, PrecisionError
 from openinfer.frontend.float64 import discrepancy, reference, widen
 from openinfer.frontend.onnx_model import read
@@ -186,7 +186,7 @@ def _trap(generator: np.random.Generator) -> tuple[list[Case], Trap]:
     config = openinfer.calibrate(model, {"x": calibration})
     trap = Trap(
         accuracy(openinfer.load(model)),
-        accuracy(Engine(read(model), forced)),  # what load refuses, measured
+        accuracy(compile_graph(read(model), forced)),  # what load refuses, measured
         accuracy(openinfer.load(model, config)),
         config.engine.float64_layers,
     )

@@ -30,6 +30,7 @@ from onnx import TensorProto, helper, numpy_helper
 from openinfer.engine import Engine, load
 from openinfer.errors import SandboxError
 from openinfer.sandbox.attacks import suite
+from openinfer.sandbox.backend import SandboxBackend
 
 PARTS = ("attacks", "overhead", "trip", "kill")
 AUTOENCODER = (640, 128, 128, 128, 8, 128, 128, 128, 640)
@@ -142,13 +143,13 @@ def kill(seconds: float = 30.0, every: float = 0.1) -> int:
         kills = 0
         while time.monotonic() < until:
             time.sleep(every * random.uniform(0.8, 1.2))
-            remote = boxed._remote
-            assert remote is not None
-            for descriptor in [child.descriptor for child in (remote._calls.client._workers.active,) if child is not None]:
+            backend = boxed._backend
+            assert isinstance(backend, SandboxBackend)
+            for descriptor in [child.descriptor for child in (backend._calls.client._workers.active,) if child is not None]:
                 with contextlib.suppress(OSError):  # it may be between two workers
                     signal.pidfd_send_signal(descriptor, signal.SIGKILL)
                     kills += 1
-            restored.append(remote._calls.client.restore_ns / 1e6)
+            restored.append(backend._calls.client.restore_ns / 1e6)
         for thread in threads:
             thread.join()
         replaced = boxed.statistics().sandbox["replaced"]

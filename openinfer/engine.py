@@ -2,155 +2,59 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import gc
 import os
 import time
-import weakref
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from openinfer.codegen import object_cache
-from openinfer.codegen.lowering import Refused
 from openinfer.config import Config
-from openinfer.errors import ConfigError, InputError, MemoryBudgetError, OpenInferError
+from openinfer.errors import ConfigError, OpenInferError
 from openinfer.fork_lock import ForkLock
 from openinfer.frontend.onnx_model import read
-from openinfer.ir.graph import Graph, Signature, TensorType
-from openinfer.machine import host
-from openinfer.memory.arena import allocate
-from openinfer.memory.pool import PoolStatistics
-from openinfer.ops import fusible
-from openinfer.ops._base import Target
-from openinfer.passes.pipeline import optimize
+from openinfer.ir.graph import Graph, Signature
+from openinfer.runtime.backend import Backend, Statistics
+from openinfer.runtime.bound_call import BoundCall
 from openinfer.runtime.conversion import Conversion, Conversions
-from openinfer.runtime.entry import Runner
-from openinfer.runtime.executor import Executor, Price, address
+from openinfer.runtime.executor import Price
 from openinfer.runtime.fallback import Fallback
-from openinfer.runtime.pool import Pool
-from openinfer.runtime.program import Context
+from openinfer.runtime.native_backend import NativeBackend
 from openinfer.runtime.provenance import verify_precision, verify_provenance
-from openinfer.runtime.signature import check, probes
+from openinfer.runtime.signature import check
 
 if TYPE_CHECKING:
-    from openinfer.runtime.gpu_executor import ArrayDevice, GpuCall, GpuExecutor
-    from openinfer.sandbox.executor import Remote, RemoteContext
     from openinfer.sandbox.host import Source
     from openinfer.scheduler.scheduler import Scheduler
-
-KEPT_RUNNERS = 32
-
-
-@dataclasses.dataclass(frozen=True)
-class Statistics:
-    """What an engine holds and has done. Bytes and seconds."""
-
-    bound_calls: int
-    contexts: int
-    shapes: int
-    arena_bytes: int
-    plan_gap: float
-    plan_s: float
-    compiled: int
-    loaded_from_cache: int
-    compile_s: float
-    load_s: float
-    fallback: dict[str, str]
-    pool: dict[str, Any]
-    scheduler: list[dict[str, Any]]
-    sandbox: dict[str, Any]
-    backend: str
-    device: dict[str, Any]
-    memory: PoolStatistics | None
-
-
-class BoundCall:
-    """A call whose addresses are fixed: refill the arrays in `inputs`, call it with nothing, read `outputs`. One thread at a time."""
-
-    __slots__ = ("_context", "inputs", "outputs")
-
-    inputs: dict[str, Any]
-    outputs: dict[str, Any]
-
-    def __init__(self, context: Context | RemoteContext | GpuCall, inputs: dict[str, Any], outputs: dict[str, Any]) -> None:
-        self._context, self.inputs, self.outputs = context, inputs, outputs
-
-    def __call__(self) -> None:
-        self._context.call()
-
-
-def _bound(context: Context | GpuCall, inputs: dict[str, Any], outputs: dict[str, Any]) -> BoundCall:
-    """A `BoundCall` whose type calls the native entry itself: a builtin in the type's `__call__` takes no `self` and costs no Python
-    frame.
-    """
-    kind = type("BoundCall", (BoundCall,), {"__slots__": (), "__call__": context.call, "__doc__": BoundCall.__doc__})
-    call: BoundCall = kind(context, inputs, outputs)
-    return call
 
 
 class Engine:
     """A compiled model. `run` may be called from any number of threads."""
 
-    def __init__(self, graph: Graph | Remote, config: Config, watch: Callable[[str, Graph], None] | None = None) -> None:
-        begin = time.perf_counter()
+    def __init__(self, backend: Backend, config: Config, load_s: float = 0.0) -> None:
+        """`load` and `compile_graph` make engines. `load_s` is what making the backend took, for `statistics`."""
         self.config = config
-        self.inputs: tuple[Signature, ...] = graph.inputs
-        self.outputs: tuple[Signature, ...] = graph.outputs
-        knobs = config.engine
-        self._remote: Remote | None = None
-        self._pool: Pool | None = None
-        self._backend = "cpu"
-        self._gpu: GpuExecutor | None = None
-        self._executor: Executor | Remote | GpuExecutor
-        if isinstance(graph, Graph):
-            fallback = Fallback()
-            device: ArrayDevice | None = None
-            if knobs.backend != "cpu":
-                from openinfer.runtime.gpu_backend import device_for  # here, so that programs on the CPU do not load it
-
-                device, self._backend = device_for(config)
-            activations = fusible.ACTIVATIONS if device is None else {}
-            keep = knobs.float64_layers if knobs.precision == "float32" else ()
-            optimized = optimize(graph, knobs.precision, fallback.evaluate, activations, watch, keep)
-            if device is None:
-                self._pool = Pool(knobs.threads, wait=knobs.wait, spin_us=knobs.spin_us, pin=knobs.pin) if knobs.threads > 1 else None
-                self._executor = Executor(optimized, Target(host(), config.engine), config, fallback, self._pool)
-            else:
-                from openinfer.runtime.gpu_executor import GpuExecutor
-
-                self._executor = self._gpu = GpuExecutor(optimized, device, fallback, knobs.gpu_fusion)
-        else:
-            self._executor = self._remote = graph
-            if knobs.backend == "auto":
-                self._backend = "cpu: a locked-down process may not talk to a driver"
-        self._conversions = Conversions(knobs.conversion_tolerance)
+        self.inputs: tuple[Signature, ...] = backend.inputs
+        self.outputs: tuple[Signature, ...] = backend.outputs
+        self._backend = backend
+        self._conversions = Conversions(config.engine.conversion_tolerance)
         self._bound = 0
         self._closed = False
         self._lock = ForkLock()
-        self._runners: dict[tuple[tuple[int, ...], ...], Runner] = {}
-        self._fast: Callable[[Any], dict[str, Any] | None] = _no_fast_path
         self._schedulers: dict[Any, Scheduler] = {}  # by event loop
         self._scheduler: Scheduler | None = None  # the one used last
         self._running_loop: Callable[[], Any] = _no_loop
-        try:
-            self._prepare()
-        except BaseException:
-            self.close()
-            raise
-        _collect(knobs.gc)
-        self._load_s = time.perf_counter() - begin
+        self._load_s = load_s
+        _collect(config.engine.gc)
 
     def run(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Outputs by name, freshly allocated. `inputs` maps every input to an array of the signature's shape; `InputError` otherwise.
 
         Another dtype, byte order or layout is converted and listed in `conversions`; `PrecisionError` where that would lose more than
-        `engine.conversion_tolerance`. Indices are data, and not checked: compiled Gather operators read zeros for one outside its axis,
-        and Scatter operators leave out its update.
+        `engine.conversion_tolerance`. `IndexRangeError` for an index outside the axis that it counts along.
         """
-        results = self._fast(inputs)
+        results = self._backend.fast(inputs)
         return results if results is not None else self._run_other(inputs)
 
     def submit(
@@ -181,57 +85,28 @@ class Engine:
         model runs on the fallback. In a sandbox only arrays that `empty` made, and outputs that are not given, are not copied.
         """
         self._open()
-        arrays = check(inputs, self.inputs)
-        if self._remote is not None:
-            call = self._remote.bind(arrays)
-            made = _placed(call.outputs or {}, outputs, arrays)
-            return BoundCall(self._remote.context(call, arrays, made), arrays, made)
-        if self._gpu is not None:
-            made = _placed(self._gpu.run(arrays), outputs, arrays)  # once, for the shapes of the outputs
-            with self._lock.held():
-                self._bound += 1
-            return _bound(self._gpu.call(arrays, made), arrays, made)
-        program = self._executor.program
-        if program is None:
-            raise InputError(
-                f"bind needs a model that is compiled as a whole; on the fallback: {', '.join(self._executor.refused)}; use run"
-            )
-        try:
-            instance = program.instance(tuple(TensorType(array.dtype.name, array.shape) for array in arrays.values()))
-        except Refused as refusal:
-            raise InputError(
-                f"bind: {refusal.node.op} {refusal.node.key!r} is not compiled for these shapes: {refusal.reason}; use run"
-            ) from None
-        made = _placed({name: np.empty(kind.shape, kind.dtype) for name, kind in instance.outputs}, outputs, arrays)
-        context = instance.context()
-        address(context.table, instance, arrays, made)
+        call = self._backend.bind(check(inputs, self.inputs), outputs)
         with self._lock.held():
             self._bound += 1
-        return _bound(context, arrays, made)
+        return call
 
     def run_many(self, requests: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """`run` for several requests that need not have one shape. In a sandbox they cross together. The first that fails raises."""
-        if self._remote is None:
-            return [self.run(inputs) for inputs in requests]
         self._open()
-        return self._remote.run_many([check(inputs, self.inputs, self._conversions) for inputs in requests])
+        return self._backend.run_many([check(inputs, self.inputs, self._conversions) for inputs in requests])
 
     def empty(self, shape: Sequence[int], dtype: str) -> Any:
         """An uninitialised array where calls read and write fastest: on a cache line, in a sandbox in the memory shared with it."""
-        if self._remote is not None:
-            return self._remote.empty(tuple(shape), dtype)
-        kind = TensorType(dtype, tuple(shape))
-        return allocate(max(kind.size_bytes, 1))[: kind.size_bytes].view(dtype).reshape(kind.shape)
+        return self._backend.empty(tuple(shape), dtype)
 
     def start_threads(self) -> None:
         """Start the threads of the pool now; otherwise the first call that uses them does."""
-        if self._pool is not None:
-            self._pool.start()
+        self._backend.start_threads()
 
     def price(self, inputs: Mapping[str, Any]) -> list[Price]:
         """Measured time of every segment, compiled or on the fallback, for these inputs. `SandboxError` in a sandbox, which shows none."""
         self._open()
-        return self._executor.price(check(inputs, self.inputs, self._conversions))
+        return self._backend.price(check(inputs, self.inputs, self._conversions))
 
     @property
     def conversions(self) -> tuple[Conversion, ...]:
@@ -240,32 +115,15 @@ class Engine:
 
     def sources(self) -> list[str]:
         """The generated source of every compiled variant, for reading; kernels are named, not shown."""
-        programs = [segment.program for segment in self._executor.segments if segment.program is not None]
-        return [variant.built.text for program in programs for variant in program.variants]
+        return self._backend.sources()
 
     def statistics(self) -> Statistics:
         """Counters since load."""
-        programs = [segment.program for segment in self._executor.segments if segment.program is not None]
-        instances = [instance for program in programs for instance in program.instances.values()]
-        variants = [variant for program in programs for variant in program.variants]
-        return Statistics(
+        return dataclasses.replace(
+            self._backend.statistics(),
             bound_calls=self._bound,
-            contexts=sum(instance.contexts for instance in instances),
-            shapes=len(instances),
-            arena_bytes=sum(instance.layout.peak_bytes * instance.contexts for instance in instances),
-            plan_gap=max((instance.layout.gap for instance in instances), default=1.0),
-            plan_s=sum(program.plan_s for program in programs),
-            compiled=sum(not variant.built.cached for variant in variants),
-            loaded_from_cache=sum(variant.built.cached for variant in variants),
-            compile_s=sum(variant.seconds for variant in variants),
             load_s=self._load_s,
-            fallback=dict(self._executor.refused),
-            pool=self._pool.statistics() if self._pool is not None else {},
             scheduler=[scheduler.statistics() for scheduler in self._schedulers.values()],
-            sandbox=self._remote.statistics() if self._remote is not None else {},
-            backend=self._backend,
-            device=self._gpu.statistics() if self._gpu is not None else {},
-            memory=self._executor.memory.statistics() if isinstance(self._executor, Executor) else None,
         )
 
     async def aclose(self) -> None:
@@ -286,14 +144,7 @@ class Engine:
             self._schedulers.popitem()[1].close_from_any_thread()
         with self._lock.held():
             self._closed = True
-            self._fast = _no_fast_path
-            self._runners.clear()
-        if self._pool is not None:
-            self._pool.close()
-        if self._remote is not None:
-            self._remote.close()
-        if self._gpu is not None:
-            self._gpu.close()
+        self._backend.close()
 
     def __enter__(self) -> Engine:
         return self
@@ -327,7 +178,7 @@ class Engine:
             made = Scheduler(
                 self.run,
                 lambda inputs: check(inputs, self.inputs, self._conversions),
-                lambda: self._executor.program,
+                lambda: self._backend.program,
                 self.inputs,
                 self.config.scheduler,
                 self.config.engine.threads,
@@ -339,73 +190,11 @@ class Engine:
     def _run_other(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Requests that the last shape's fast path does not take: another shape, an array to convert, a mistake."""
         self._open()
-        arrays = check(inputs, self.inputs, self._conversions)
-        key = tuple(array.shape if isinstance(array, np.ndarray) else () for array in arrays.values())
-        runner = self._runners.get(key)
-        if runner is None:
-            results = self._executor.run(arrays)
-            program = self._executor.program
-            if program is not None and all(isinstance(array, np.ndarray) for array in arrays.values()):
-                types = tuple(TensorType(array.dtype.name, array.shape) for array in arrays.values())
-                instance = program.instances.get(types)
-                if instance is not None:  # these types may have run on the fallback
-                    instance.let_go()  # the runner has an arena of its own
-                    with contextlib.suppress(MemoryBudgetError):
-                        self._keep(key, instance.runner())
-            return results
-        self._keep(key, runner)
-        again = runner.run(arrays)
-        return again if again is not None else self._executor.run(arrays)
-
-    def _keep(self, key: tuple[tuple[int, ...], ...], runner: Runner) -> None:
-        """Make this the runner of the fast path, unless the engine was closed meanwhile."""
-        with self._lock.held():
-            if self._closed:
-                return
-            self._runners.pop(key, None)
-            while len(self._runners) >= KEPT_RUNNERS:
-                self._runners.pop(next(iter(self._runners)))
-            self._runners[key] = runner
-            self._fast = runner.run
-
-    def _let_go(self) -> bool:
-        """For the budget: drop what calls that are not running keep ready, the last shape's fast path last; whether there was anything."""
-        with self._lock.held():
-            others = [key for key, runner in self._runners.items() if runner.run is not self._fast]
-            for key in others:
-                del self._runners[key]
-            if isinstance(self._executor, Executor) and (self._executor.let_go() or others):
-                return True
-            found = bool(self._runners)
-            self._runners.clear()
-            self._fast = _no_fast_path
-            return found
+        return self._backend.run(check(inputs, self.inputs, self._conversions))
 
     def _open(self) -> None:
         if self._closed:
             raise OpenInferError("the engine is closed; load the model again")
-
-    def _prepare(self) -> None:
-        """Compile now what can be compiled without seeing a request."""
-        executor = self._executor
-        if not isinstance(executor, Executor):
-            return
-        reference = weakref.ref(self)
-        executor.charge_constants()
-        executor.memory.reclaim = lambda: (engine := reference()) is not None and engine._let_go()
-        examples = probes(self.inputs)
-        while examples and (program := executor.program) is not None:
-            try:
-                if self.config.memory.budget_bytes:
-                    program.preflight(min(examples, key=lambda types: sum(kind.size_bytes for kind in types)))
-                program.prepare(examples)
-                return
-            except Refused as refusal:
-                # Sizes that the model names apart may have to be the same, as the batches of a recurrent layer's input and state.
-                with contextlib.suppress(Refused):
-                    program.prepare(probes(self.inputs, equal=True))
-                    return
-                executor.refuse(refusal)
 
 
 def _collect(policy: str) -> None:
@@ -417,30 +206,8 @@ def _collect(policy: str) -> None:
         gc.disable()
 
 
-def _placed(made: Mapping[str, Any], given: Mapping[str, Any] | None, inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """The outputs of a bound call: those that the caller gives, checked, in the place of those that were made."""
-    placed = dict(made)
-    for name, array in (given or {}).items():
-        if name not in placed:
-            raise InputError(f"unknown output {name!r}; allowed: {', '.join(placed)}")
-        wanted = placed[name]
-        usable = isinstance(array, np.ndarray) and array.dtype == wanted.dtype and array.shape == wanted.shape
-        if not usable or not (array.flags.c_contiguous and array.flags.writeable and array.flags.aligned):
-            found = f"{array.dtype}{array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
-            raise InputError(f"output {name!r}: found {found}; allowed: a writable, C-contiguous {wanted.dtype}{wanted.shape}")
-        if any(np.may_share_memory(array, other) for other in (*inputs.values(), *(a for n, a in placed.items() if n != name))):
-            raise InputError(f"output {name!r} shares memory with another array of the call; give it memory of its own")
-        placed[name] = array
-    return placed
-
-
 def _no_loop() -> None:
     """Before the first request of a scheduler."""
-
-
-def _no_fast_path(inputs: Any) -> None:
-    """Before the first request, and after the last."""
-    return None
 
 
 def load(
@@ -464,13 +231,33 @@ def load(
                 f"found sandbox.mode = {settings.sandbox.mode!r} with engine.backend = 'gpu'; a locked-down process may not talk to a "
                 "driver: set sandbox.mode = 'off', or engine.backend = 'cpu'"
             )
-        from openinfer.sandbox.executor import Remote  # here, so that programs without a sandbox do not load it
+        from openinfer.sandbox.backend import SandboxBackend  # here, so that programs without a sandbox do not load it
 
-        return Engine(Remote(_source(model, settings), settings.sandbox), settings)
+        begin = time.perf_counter()
+        return Engine(SandboxBackend(_source(model, settings), settings), settings, time.perf_counter() - begin)
     graph = read(model)
     verify_provenance(settings, model)
     verify_precision(settings, graph, model)
-    return Engine(graph, settings, watch)
+    return compile_graph(graph, settings, watch)
+
+
+def compile_graph(graph: Graph, config: Config, watch: Callable[[str, Graph], None] | None = None) -> Engine:
+    """An engine, outside any sandbox, of a graph that was read already; `load` verifies where the model and the configuration come from."""
+    begin = time.perf_counter()
+    backend = _backend(graph, config, watch)
+    return Engine(backend, config, time.perf_counter() - begin)
+
+
+def _backend(graph: Graph, config: Config, watch: Callable[[str, Graph], None] | None) -> Backend:
+    fallback = Fallback()
+    name = "cpu"
+    if config.engine.backend != "cpu":
+        from openinfer.runtime.gpu_backend import GpuBackend, device_for  # here, so that programs on the CPU do not load it
+
+        device, name = device_for(config)
+        if device is not None:
+            return GpuBackend(graph, config, fallback, device, watch)
+    return NativeBackend(graph, config, fallback, name, watch)
 
 
 def _source(model: str | os.PathLike[str] | bytes | Any, settings: Config) -> Source:

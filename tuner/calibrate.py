@@ -18,7 +18,7 @@ from openinfer.workloads.requests import batched, bindable
 from openinfer.workloads.trace import Trace
 
 from openinfer.config import Config
-from openinfer.engine import Engine
+from openinfer.engine import compile_graph
 from openinfer.errors import ConfigError, InputError
 from openinfer.frontend.dtypes import value_types
 from openinfer.frontend.float64 import discrepancy
@@ -67,7 +67,7 @@ def calibrate(
     errors, together = layer_errors(graph, requests, base, fixed)
     order = sorted(errors, key=lambda key: -errors[key])
     reached: dict[int, float] = {}
-    with Engine(graph, _with(base, "model", ())) as exact:
+    with compile_graph(graph, _with(base, "model", ())) as exact:
         answered = [(request, exact.run(request)) for request in requests.calls(together)]
 
     def error_with(kept: int) -> float:
@@ -118,7 +118,7 @@ def layer_errors(graph: Graph, requests: Requests, config: Config, fixed: Collec
     outputs = tuple(Signature(name, kind, None) for name, kind in shown)
     both = dataclasses.replace(graph, outputs=outputs, nodes=tuple(nodes))
     worst = {key: [_Worst() for _ in pairs] for key, pairs in twins.items()}
-    with Engine(both, _with(config, "float32", [node.key for node in graph.nodes])) as engine:
+    with compile_graph(both, _with(config, "float32", [node.key for node in graph.nodes])) as engine:
         one_request = engine.run(next(requests.calls(1)))
         together = max(1, min(TOGETHER, HELD_BYTES // max(1, sum(value.nbytes for value in one_request.values()))))
         for request in requests.calls(together):
@@ -174,7 +174,7 @@ def _with(config: Config, precision: str, layers: Collection[str]) -> Config:
 def _end_to_end(graph: Graph, answered: Sequence[tuple[Request, Request]], config: Config) -> float:
     """The largest error of an output, of its largest value, against the answers of the model in float64."""
     worst = {signature.name: _Worst() for signature in graph.outputs}
-    with Engine(graph, config) as narrow:
+    with compile_graph(graph, config) as narrow:
         for request, exact in answered:
             found = narrow.run(request)
             for name, one in worst.items():

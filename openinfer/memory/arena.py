@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import mmap
 
 import numpy as np
@@ -22,6 +23,12 @@ def allocate(size_bytes: int, alignment: int = 64, huge_pages: bool = False) -> 
         raw = np.empty(size_bytes + alignment, np.uint8)
     start = -raw.ctypes.data % alignment
     return raw[start : start + size_bytes]
+
+
+def empty(shape: tuple[int, ...], dtype: str) -> Array:
+    """An uninitialised array that begins on a cache line."""
+    size_bytes = math.prod(shape) * np.dtype(dtype).itemsize
+    return allocate(max(size_bytes, 1))[:size_bytes].view(dtype).reshape(shape)
 
 
 def aligned_copy(array: Array, alignment: int = 64, huge_pages: bool = False) -> Array:

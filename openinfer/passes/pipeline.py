@@ -23,8 +23,8 @@ def optimize(
     watch: Callable[[str, Graph], None] | None = None,
     keep: Collection[str] = (),
 ) -> Graph:
-    """The graph that is lowered, in `precision` but for the nodes whose key is in `keep`. `watch(name, graph)` sees what the frontend
-    read and the result of every pass.
+    """The graph that is lowered, in `precision`; float32 leaves the nodes whose key is in `keep` as they are. `watch(name, graph)` sees
+    what the frontend read and the result of every pass.
     """
     steps: list[tuple[str, Callable[[Graph], Graph]]] = [
         ("eliminate_dead", eliminate_dead),
@@ -35,7 +35,7 @@ def optimize(
         ("eliminate_dead again", eliminate_dead),
     ]
     if precision != "model":
-        steps.insert(2, ("set_precision", lambda g: set_precision(g, precision, keep)))
+        steps.insert(2, ("set_precision", lambda g: set_precision(g, precision, keep if precision == "float32" else ())))
     if watch is not None:
         watch("frontend", graph)
     for name, step in steps:

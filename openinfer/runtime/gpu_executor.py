@@ -16,7 +16,6 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from openinfer.errors import InputError
 from openinfer.fork_lock import ForkLock
 from openinfer.ir.graph import ITEM_BYTES, Array, Graph, Node
 from openinfer.kernels.gpu.elementwise import Kernel, Statement, render
@@ -26,7 +25,7 @@ from openinfer.ops.broadcast import loops
 from openinfer.ops.meaning import registry
 from openinfer.ops.meaning._base import Call, Meaning, fresh
 from openinfer.passes.fold_constants import GROWING
-from openinfer.runtime.executor import Price, Segment
+from openinfer.runtime.executor import Price
 from openinfer.runtime.fallback import Fallback
 
 KNOWN_ELEMENTS = 4096  # of a value that is worked out on the host where all that it follows from is known there
@@ -143,16 +142,6 @@ class GpuExecutor:
         self._groups = self._plan(fusion)
 
     @property
-    def program(self) -> None:
-        """No native program: `Executor` has one where the whole graph is compiled."""
-        return None
-
-    @property
-    def segments(self) -> tuple[Segment, ...]:
-        """No native segments."""
-        return ()
-
-    @property
     def fused(self) -> int:
         """Nodes that share a kernel with others."""
         return sum(len(group.nodes) for group in self._groups if len(group.nodes) > 1)
@@ -167,10 +156,6 @@ class GpuExecutor:
                         self._run_node(node, values)
                 values.drop(group.frees)
             return {signature.name: self._output(signature.name, values) for signature in self.graph.outputs}
-
-    def call(self, inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> GpuCall:
-        """A call that reads and writes these arrays each time."""
-        return GpuCall(self, inputs, outputs)
 
     def price(self, inputs: Mapping[str, Any], runs: int = 5) -> list[Price]:
         """The whole call, copies included: the fastest of a few runs."""
@@ -348,17 +333,3 @@ def _timed(call: Callable[[], object]) -> int:
     begin = time.perf_counter_ns()
     call()
     return time.perf_counter_ns() - begin
-
-
-class GpuCall:
-    """A call whose arrays are fixed: the inputs go to the device in place, the outputs are written in place."""
-
-    def __init__(self, executor: GpuExecutor, inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> None:
-        self._executor, self._inputs, self._outputs = executor, inputs, outputs
-
-    def call(self) -> None:
-        """Read the inputs, write the outputs; returns when they are written."""
-        for name, result in self._executor.run(self._inputs).items():
-            if result.shape != self._outputs[name].shape:
-                raise InputError(f"output {name!r}: found shape {result.shape}, bound was {self._outputs[name].shape}; use run")
-            self._outputs[name][...] = result

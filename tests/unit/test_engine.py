@@ -266,7 +266,7 @@ def test_a_call_that_is_under_way_does_not_open_a_closed_engine():
     one, two = {"x": rows(1)}, {"x": rows(2)}
     for inputs in (one, two):
         engine.run(inputs)
-    engine._runners = Closing(engine._runners)
+    engine._backend._runners = Closing(engine._backend._runners)
     engine.run(one)
     with pytest.raises(OpenInferError, match="closed"):
         engine.run(one)

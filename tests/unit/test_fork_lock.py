@@ -22,12 +22,12 @@ from openinfer.codegen import loader
 from openinfer.runtime import entry_native
 
 engine = openinfer.load(sys.argv[1])
-program = engine._executor.program
+program = engine._backend.program
 held, done = threading.Event(), threading.Event()
 
 def hold():
     with contextlib.ExitStack() as stack:
-        for owner in (engine, engine._executor, program, loader, entry_native):
+        for owner in (engine, engine._backend._executor, program, loader, entry_native):
             stack.enter_context(owner._lock.held())
         held.set()
         done.wait()
@@ -83,6 +83,6 @@ def test_every_engine_lock_is_such_a_lock() -> None:
     from openinfer.runtime import entry_native
 
     engine = openinfer.load(mlp())
-    program = engine._executor.program
+    program = engine._backend.program
     assert program is not None
-    assert all(isinstance(owner._lock, ForkLock) for owner in (engine, engine._executor, program, loader, entry_native))
+    assert all(isinstance(owner._lock, ForkLock) for owner in (engine, engine._backend._executor, program, loader, entry_native))

@@ -117,7 +117,7 @@ def test_checks_cover_the_arenas_of_an_engine(monkeypatch, seed):
     engine = openinfer.load(mlp())
     assert (engine.run({"x": x})["probabilities"] == plain).all()
     assert (engine.run({"x": x})["probabilities"] == plain).all()  # from the runner's own arena, poisoned before
-    engine._executor.memory.verify()
+    engine._backend._executor.memory.verify()
 
 
 def test_threads_at_the_budget_get_answers_or_the_error(seed):

@@ -11,7 +11,7 @@ from models import mlp, model
 from onnx import TensorProto, helper
 
 from openinfer.config import Config
-from openinfer.engine import Engine
+from openinfer.engine import compile_graph
 from openinfer.errors import ConfigError
 from openinfer.frontend.dtypes import value_types
 from openinfer.frontend.float64 import discrepancy, reference
@@ -68,7 +68,7 @@ def test_any_choice_of_layers_is_right_and_casts_once():
             if node.op in ("Add", "Mul", "Sub"):
                 kinds = {types[name] for name in (*node.inputs, *node.outputs)}
                 assert kinds == {"float64" if set(node.outputs) & keep else "float32"}, (node, keep)
-        with Engine(graph, Config.parse({"engine": {"precision": "float32", "float64_layers": sorted(keep)}})) as engine:
+        with compile_graph(graph, Config.parse({"engine": {"precision": "float32", "float64_layers": sorted(keep)}})) as engine:
             found = engine.run(inputs)
         for name in ("y", "c"):
             assert found[name].dtype == np.float64
@@ -116,5 +116,5 @@ def test_sequences_keep_what_they_were_made_of():
     assert types[at["Mul"].outputs[0]] == types[at["Add"].inputs[0]] == "float32"
     assert types[at["SplitToSequence"].outputs[0]] == "seq(float64)" and types[at["SequenceAt"].outputs[0]] == "float64"
     x = np.random.default_rng().standard_normal((3, 4))
-    with Engine(read(proto), Config.parse({"engine": {"precision": "float32"}})) as engine:
+    with compile_graph(read(proto), Config.parse({"engine": {"precision": "float32"}})) as engine:
         assert discrepancy(engine.run({"x": x})["y"], reference(proto, {"x": x})["y"]) < 1e-6

@@ -25,7 +25,7 @@ def cache(tmp_path_factory, monkeypatch):
 
 def prepared(engine, x):
     """A table that answers `x`, and where the answer goes."""
-    instance = engine._executor.program.instance((TensorType("float32", x.shape),))
+    instance = engine._backend.program.instance((TensorType("float32", x.shape),))
     context = instance.context()
     y = np.full((len(x), 3), np.nan, np.float32)
     address(context.table, instance, {"x": x}, {"probabilities": y})

@@ -158,8 +158,7 @@ def test_a_forked_child_is_refused_and_does_not_disturb(doubler: Calls) -> None:
 
 def test_a_dropped_engine_ends_its_processes() -> None:
     engine = load(models.mlp(), {"sandbox": {"mode": "process"}})
-    assert engine._remote is not None
-    client = engine._remote._calls.client
+    client = engine._backend._calls.client
     template, watcher = client._workers._host._template.pid, client._watcher
     del engine, client
     watcher.join(10)

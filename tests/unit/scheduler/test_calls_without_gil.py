@@ -23,7 +23,7 @@ def test_stamps_lie_between_the_caller_s_own_clock_readings():
     print(f"{seed=}")
     x = np.random.default_rng(seed).standard_normal((5, 40)).astype(np.float32)
     with openinfer.load(mlp()) as engine:
-        instance = engine._executor.program.instance((TensorType("float32", (5, 40)),))
+        instance = engine._backend.program.instance((TensorType("float32", (5, 40)),))
         context, stamps = instance.timed()
         y = np.full((5, 3), np.nan, np.float32)
         address(context.table, instance, {"x": x}, {"probabilities": y})
