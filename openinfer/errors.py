@@ -60,6 +60,8 @@ class InputError(OpenInferError):
 class IndexRangeError(InputError):
     """An index that a call gathers or scatters by lies outside its axis. The outputs of that call mean nothing."""
 
+    MESSAGE = "found an index outside its axis in a gather or scatter; allowed are -size ... size - 1; mend the indices of the request"
+
 
 class ConfigError(OpenInferError):
     """A configuration has an unknown knob or a value out of range."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import string
 
+from openinfer.errors import IndexRangeError
 from openinfer.kernels.cpu import control_block
 from openinfer.runtime import entry_run_ir, native_worker_ir, pool_ir
 
@@ -22,10 +23,6 @@ ARRAY_DATA, ARRAY_NDIM, ARRAY_DIMS, ARRAY_STRIDES, ARRAY_DESCR, ARRAY_FLAGS = 16
 DESCR_BYTEORDER, DESCR_NUMBER = 26, 28
 INDEX_STATUS = 1  # a program's status where indices lay outside their axis: Numba's for an exception that is raised
 FIT = 0x1 | 0x100  # NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_ALIGNED
-INDEX_TEXT = (
-    "found an index outside its axis in a gather or scatter; allowed are -size ... size - 1 of the axis; mend the indices of the request"
-)
-
 PYTHON_FUNCTIONS = (
     "Py_IncRef",
     "Py_DecRef",
@@ -229,5 +226,5 @@ def text() -> str:
     """One module: the pool's functions, the calls, and the workers."""
     every = {**vars(control_block), **vars(entry_run_ir), **globals()}
     words: dict[str, object] = {name: value for name, value in every.items() if name.isupper() and isinstance(value, int)}
-    words |= {"INDEX_LENGTH": len(INDEX_TEXT) + 1, "INDEX_TEXT": INDEX_TEXT}
+    words |= {"INDEX_LENGTH": len(IndexRangeError.MESSAGE) + 1, "INDEX_TEXT": IndexRangeError.MESSAGE}
     return pool_ir.text() + string.Template(_TEXT + entry_run_ir.TEMPLATE).substitute(words) + native_worker_ir.text()

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from openinfer.errors import IndexRangeError
 from openinfer.fork_lock import ForkLock
 from openinfer.ir.graph import ITEM_BYTES, Array, Graph, Node
 from openinfer.kernels.gpu.elementwise import Kernel, Statement, render
@@ -87,6 +88,7 @@ class Values:
         self.host: dict[str, Any] = dict(inputs)
         self.device: dict[str, Any] = {}
         self.known: set[str] = set()
+        self.outside: list[Any] = []  # arrays of one bool on the device: whether an index lay outside its axis
 
     def on_host(self, name: str) -> Any:
         """The value as the host sees it; a copy where only the device has it."""
@@ -155,7 +157,10 @@ class GpuExecutor:
                     for node in group.nodes:
                         self._run_node(node, values)
                 values.drop(group.frees)
-            return {signature.name: self._output(signature.name, values) for signature in self.graph.outputs}
+            outputs = {signature.name: self._output(signature.name, values) for signature in self.graph.outputs}
+            if values.outside:
+                self._refuse_outside(self.device.download(self.device.xp.stack(values.outside)))
+            return outputs
 
     def price(self, inputs: Mapping[str, Any], runs: int = 5) -> list[Price]:
         """The whole call, copies included: the fastest of a few runs."""
@@ -202,6 +207,10 @@ class GpuExecutor:
                 frees.setdefault(index, []).append(name)
         return tuple(Group(tuple(nodes), external(nodes), tuple(frees.get(index, ()))) for index, nodes in enumerate(parts))
 
+    def _refuse_outside(self, outside: Sequence[Any]) -> None:
+        if any(outside):
+            raise IndexRangeError(IndexRangeError.MESSAGE)
+
     def _output(self, name: str, values: Values) -> Any:
         if name in values.device:
             return self.device.download(values.device[name])
@@ -232,6 +241,7 @@ class GpuExecutor:
         if present and all(values.is_known(name) for name in present) and not _grows(node, values):
             call = Call(np, node, [values.on_host(name) if name else None for name in node.inputs], fresh)
             found = [None if array is None else np.asarray(array) for array in meaning.evaluate(call)]
+            self._refuse_outside(call.outside)
             named = {name: array for name, array in zip(node.outputs, found, strict=False) if name}
             values.host.update(named)
             values.known.update(name for name, array in named.items() if array is not None and array.size <= KNOWN_ELEMENTS)
@@ -240,7 +250,7 @@ class GpuExecutor:
             None if not name else values.on_host(name) if position in meaning.host else values.on_device(name)
             for position, name in enumerate(node.inputs)
         ]
-        results = meaning.evaluate(Call(self.device.xp, node, inputs, self._keeper(node)))
+        results = meaning.evaluate(Call(self.device.xp, node, inputs, self._keeper(node), values.outside))
         if len(results) < len(node.outputs):
             raise NotCompiled(f"{len(node.outputs)} outputs asked for, {len(results)} known")
         values.device.update({name: self.device.xp.asarray(r) for name, r in zip(node.outputs, results, strict=False) if name})

@@ -25,12 +25,16 @@ Keep = Callable[[Hashable, Callable[[], Array]], Any]
 
 @dataclasses.dataclass(frozen=True)
 class Call:
-    """One evaluation of a node. `keep(key, make)` gives an array of the namespace that is made on the host once per node and key."""
+    """One evaluation of a node. `keep(key, make)` gives an array of the namespace that is made on the host once per node and key.
+
+    `outside` collects arrays of one bool, true where an index lay outside its axis; the caller reads them when it reads the results.
+    """
 
     xp: Any
     node: Node
     inputs: Sequence[Any]
     keep: Keep
+    outside: list[Any] = dataclasses.field(default_factory=list)
 
     def array(self, position: int) -> Any:
         """The mandatory input at `position`."""
@@ -47,6 +51,11 @@ class Call:
         """The content of a host input as a flat list; `None` where it is absent."""
         value = self.optional(position)
         return None if value is None else [int(item) for item in np.asarray(value).reshape(-1)]
+
+    def must_be_inside(self, inside: Any) -> None:
+        """Of each index, whether it lies inside its axis; the results mean nothing where one does not."""
+        if inside.size:
+            self.outside.append(self.xp.any(~inside))
 
     def attribute(self, name: str, default: Any = None) -> Any:
         """The node's attribute, or `default`."""

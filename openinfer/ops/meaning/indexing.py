@@ -1,7 +1,7 @@
 """Gather and Scatter operators and OneHot, with indices that only the device knows.
 
-Reading outside an axis gives zeros, writing there nothing. Scatter sorts its updates by place, joins those of one place by a segmented
-scan and writes each place once: no atomics, so the result is the same in every run.
+An index outside its axis is clipped, and the call told (`Call.must_be_inside`). Scatter sorts its updates by place, joins those of one
+place by a segmented scan and writes each place once: no atomics, so the result is the same in every run.
 """
 
 from __future__ import annotations
@@ -19,25 +19,21 @@ JOINS = {"add": lambda xp, a, b: a + b, "mul": lambda xp, a, b: a * b, "min": la
 JOINS["max"] = lambda xp, a, b: xp.maximum(a, b)
 
 
-def _wrapped(xp: Any, indices: Any, size: int) -> tuple[Any, Any]:
-    """Indices counted from the front, clipped to the axis, and whether they were inside it."""
+def _wrapped(call: Call, indices: Any, size: int) -> Any:
+    """Indices counted from the front and clipped to the axis."""
     index = indices.astype("int64")
-    index = xp.where(index < 0, index + size, index)
-    return xp.clip(index, 0, max(0, size - 1)), (index >= 0) & (index < size)
-
-
-def _zeros_outside(xp: Any, y: Any, inside: Any) -> Any:
-    return xp.where(inside, y, xp.zeros((), y.dtype))
+    index = call.xp.where(index < 0, index + size, index)
+    call.must_be_inside((index >= 0) & (index < size))
+    return call.xp.clip(index, 0, max(0, size - 1))
 
 
 def _gather(call: Call) -> list[Any]:
     xp, x, indices = call.xp, call.array(0), call.array(1)
     axis = axis_of(call.attribute("axis", 0), x.ndim)
-    index, inside = _wrapped(xp, indices, x.shape[axis])
+    index = _wrapped(call, indices, x.shape[axis])
     if not x.shape[axis]:
         return [xp.zeros((*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]), x.dtype)]
-    y = xp.take(x, index, axis)
-    return [_zeros_outside(xp, y, inside.reshape(*indices.shape, *[1] * (x.ndim - axis - 1)))]
+    return [xp.take(x, index, axis)]
 
 
 def _gather_elements(call: Call) -> list[Any]:
@@ -45,19 +41,17 @@ def _gather_elements(call: Call) -> list[Any]:
     axis = axis_of(call.attribute("axis", 0), x.ndim)
     if indices.ndim != x.ndim or any(i > d for a, (i, d) in enumerate(zip(indices.shape, x.shape, strict=True)) if a != axis):
         raise NotCompiled(f"indices of shape {indices.shape} into {x.shape}")
-    index, inside = _wrapped(xp, indices, x.shape[axis])
+    index = _wrapped(call, indices, x.shape[axis])
     part = x[tuple(slice(None) if a == axis else slice(0, d) for a, d in enumerate(indices.shape))]
-    return [_zeros_outside(xp, xp.take_along_axis(part, index, axis), inside)]
+    return [xp.take_along_axis(part, index, axis)]
 
 
-def _places(call: Call, indices: Any, dims: tuple[int, ...]) -> tuple[Any, Any]:
-    """Rows of coordinates as flat positions in a tensor of `dims`, and whether all of them are inside."""
-    xp = call.xp
-    flat, inside = xp.zeros(indices.shape[:-1], "int64"), xp.ones(indices.shape[:-1], "bool")
+def _places(call: Call, indices: Any, dims: tuple[int, ...]) -> Any:
+    """Rows of coordinates as flat positions in a tensor of `dims`."""
+    flat = call.xp.zeros(indices.shape[:-1], "int64")
     for axis, d in enumerate(dims):
-        index, within = _wrapped(xp, indices[..., axis], d)
-        flat, inside = flat * d + index, inside & within
-    return flat, inside
+        flat = flat * d + _wrapped(call, indices[..., axis], d)
+    return flat
 
 
 def _gather_nd(call: Call) -> list[Any]:
@@ -66,21 +60,18 @@ def _gather_nd(call: Call) -> list[Any]:
     dims, tail = x.shape[batch : batch + depth], x.shape[batch + depth :]
     if not 1 <= depth <= x.ndim - batch or indices.shape[:batch] != x.shape[:batch]:
         raise NotCompiled(f"indices of shape {indices.shape} into {x.shape} after {batch} batch dimensions")
-    flat, inside = _places(call, indices, dims)
+    flat = _places(call, indices, dims)
     batches, rows = math.prod(x.shape[:batch]), math.prod(dims)
     begins = call.keep((batches, rows), lambda: np.arange(batches) * rows)
     at = flat.reshape(batches, -1) + begins.reshape(-1, 1)
-    y = xp.take(x.reshape(batches * rows, -1), at.reshape(-1), 0).reshape(*indices.shape[:-1], *tail)
-    return [_zeros_outside(xp, y, inside.reshape(*inside.shape, *[1] * len(tail)))]
+    return [xp.take(x.reshape(batches * rows, -1), at.reshape(-1), 0).reshape(*indices.shape[:-1], *tail)]
 
 
-def scatter(xp: Any, rows: Any, keys: Any, inside: Any, updates: Any, reduction: str) -> Any:
-    """`rows` [R, S] with `updates` [Q, S] joined into rows `keys` [Q] where `inside`; of equal keys the last one counts, or all of them."""
+def scatter(xp: Any, rows: Any, keys: Any, updates: Any, reduction: str) -> Any:
+    """`rows` [R, S] with `updates` [Q, S] joined into rows `keys` [Q]; of equal keys the last one counts, or all of them."""
     count, dump = keys.shape[0], rows.shape[0]
     if not count:
         return rows
-    # Updates of nowhere go to a row of their own behind the others.
-    keys = xp.where(inside, keys, dump)
     order = xp.argsort(keys, kind="stable")
     keys, updates = xp.take(keys, order, 0), xp.take(updates, order, 0)
     if reduction != "none":
@@ -90,6 +81,7 @@ def scatter(xp: Any, rows: Any, keys: Any, inside: Any, updates: Any, reduction:
             joined = JOINS[reduction](xp, updates[:-step], updates[step:])
             updates = xp.concatenate([updates[:step], xp.where(same, joined, updates[step:])], 0)
             step *= 2
+    # All but the last of equal keys go to a row of their own behind the others.
     last = xp.concatenate([keys[1:] != keys[:-1], xp.ones(1, "bool")], 0)
     padded = xp.concatenate([rows, xp.zeros((1, rows.shape[1]), rows.dtype)], 0)
     keys = xp.where(last, keys, dump)
@@ -109,12 +101,12 @@ def _scatter_elements(call: Call) -> list[Any]:
     axis = axis_of(call.attribute("axis", 0), x.ndim)
     if indices.shape != updates.shape or indices.ndim != x.ndim:
         raise NotCompiled(f"updates of shape {updates.shape} for indices {indices.shape} into {x.shape}")
-    index, inside = _wrapped(xp, indices, x.shape[axis])
+    index = _wrapped(call, indices, x.shape[axis])
     flat = xp.zeros(indices.shape, "int64")
     for a, (d, size) in enumerate(zip(indices.shape, x.shape, strict=True)):
         at = index if a == axis else call.keep(d, functools.partial(np.arange, d)).reshape(*[1] * a, d, *[1] * (x.ndim - a - 1))
         flat = flat * size + at
-    rows = scatter(xp, x.reshape(-1, 1), flat.reshape(-1), inside.reshape(-1), updates.reshape(-1, 1), _reduction(call))
+    rows = scatter(xp, x.reshape(-1, 1), flat.reshape(-1), updates.reshape(-1, 1), _reduction(call))
     return [rows.reshape(x.shape)]
 
 
@@ -124,11 +116,9 @@ def _scatter_nd(call: Call) -> list[Any]:
     dims, tail = x.shape[:depth], x.shape[depth:]
     if not 1 <= depth <= x.ndim or tuple(updates.shape) != (*indices.shape[:-1], *tail):
         raise NotCompiled(f"updates of shape {updates.shape} for indices {indices.shape} into {x.shape}")
-    flat, inside = _places(call, indices, dims)
+    flat = _places(call, indices, dims)
     width = math.prod(tail)
-    rows = scatter(
-        xp, x.reshape(math.prod(dims), width), flat.reshape(-1), inside.reshape(-1), updates.reshape(-1, width), _reduction(call)
-    )
+    rows = scatter(xp, x.reshape(math.prod(dims), width), flat.reshape(-1), updates.reshape(-1, width), _reduction(call))
     return [rows.reshape(x.shape)]
 
 

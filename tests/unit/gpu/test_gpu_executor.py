@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -12,7 +13,7 @@ from models import model
 from onnx import TensorProto, helper
 
 import openinfer
-from openinfer.errors import InputError
+from openinfer.errors import IndexRangeError, InputError
 from openinfer.frontend.float64 import reference, widen
 from openinfer.frontend.onnx_model import read
 from openinfer.passes.pipeline import optimize
@@ -117,6 +118,37 @@ def test_a_request_that_does_not_fit_a_node_is_named():
     proto = model([helper.make_node("MatMul", ["x", "y"], ["z"])], {"x": (F, ["a", "b"]), "y": (F, ["c", "d"])}, {"z": (F, ["e", "f"])})
     with pytest.raises(InputError, match="operator MatMul"):
         executor_of(proto, HostDevice()).run({"x": np.zeros((2, 3), np.float32), "y": np.zeros((4, 5), np.float32)})
+
+
+@pytest.mark.parametrize(
+    ("op", "names", "shape"),
+    [
+        ("Gather", "xi", [4]),
+        ("GatherElements", "xi", [4, 3]),
+        ("GatherND", "xi", [4, 1]),
+        ("ScatterElements", "xiu", [4, 3]),
+        ("ScatterND", "xiu", [4, 1]),
+    ],
+)
+@pytest.mark.parametrize("constant", [False, True])
+def test_an_index_outside_its_axis_is_an_error(op, names, shape, constant):
+    rng = generator()
+    good = rng.integers(-5, 5, shape)
+    bad = good.copy()
+    bad.flat[int(rng.integers(bad.size))] = int(rng.choice([-6, 5, 2**40, -(2**40)]))
+    given = {"x": rng.standard_normal((5, 3)).astype(np.float32), "u": rng.standard_normal((4, 3)).astype(np.float32)}
+    ports = {"x": (F, [5, 3]), "i": (TensorProto.INT64, shape), "u": (F, [4, 3])}
+    found = {}
+    for label, indices in (("good", good), ("bad", bad)):
+        held = {"i": indices} if constant else {}
+        inputs = {name: ports[name] for name in names if name not in held}
+        proto = model([helper.make_node(op, list(names), ["y"])], inputs, {"y": (F, [5 if "u" in names else 4, 3])}, held, opset=18)
+        request = {name: array for name, array in {**given, "i": indices}.items() if name in inputs}
+        found[label] = functools.partial(executor_of(proto, HostDevice()).run, request), proto, request
+    run, proto, request = found["good"]
+    assert (run()["y"] == openinfer.load(proto).run(request)["y"]).all()
+    with pytest.raises(IndexRangeError, match="outside its axis"):
+        found["bad"][0]()
 
 
 @needs_compiler

@@ -116,7 +116,7 @@ def test_a_whole_model_stays_on_the_device(engine_on, build):
         for name, value in found.items():
             assert value.dtype == np.float32 and discrepancy(value, expected[name]) <= 1e-5
         assert not engine.statistics().fallback
-        assert cupy.downloads == calls * len(found)
+        assert cupy.downloads == calls * (len(found) + (build is sequences))  # a gather's flag: whether its indices were inside
         assert calls < 3 or cupy.uploads == uploads + 1  # a shape that was seen: the input alone
         uploads = cupy.uploads
     # Gelu and Erf of the second model are one kernel.
