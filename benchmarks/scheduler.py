@@ -11,7 +11,6 @@ import argparse
 import asyncio
 import contextlib
 import functools
-import itertools
 import statistics
 import tempfile
 import threading
@@ -124,40 +123,50 @@ def _saturate(name: str, model: Any, rows: list[Any], rounds: int) -> None:
 
 
 def blocking(rounds: int) -> None:
-    """40% and none of the tasks begin with a look-up in SQLite that another process updates meanwhile: hybrid beside async."""
-    with tempfile.TemporaryDirectory() as folder, _served("async", "hybrid", "auto") as served:
-        store = FeatureStore(Path(folder))
-        with store.updated():
-            for share, count in ((0.4, 400), (0.0, 4000)):
+    """40% and none of the tasks begin with a look-up in SQLite, of a store larger than memory and of one that is in memory."""
+    with tempfile.TemporaryDirectory(dir=".") as folder:
+        for label, missing, share, count in (
+            ("a store larger than memory", 1.0, 0.4, 1500),
+            ("a store in memory", 0.0, 0.4, 4000),
+            ("no store", 0.0, 0.0, 20000),
+        ):
+            with contextlib.closing(FeatureStore(Path(folder), missing)) as store, _served("async", "hybrid", "auto") as served:
+                used, waited = store.parts()
                 results = mirrored(_look_up_arms(served, store.look_up, drawn(count), share), rounds)
-                base = results["async"]
-                for mode in ("hybrid", "auto"):
-                    faster = ratio([load.per_s for load in results[mode]], [load.per_s for load in base])
-                    dearer = ratio([load.cpu_ns for load in results[mode]], [load.cpu_ns for load in base])
-                    print(f"{share:.0%} blocking, {mode} ÷ async: throughput {faster}, processor time a request {dearer}")
-                print("  " + ", ".join(f"{mode} {_median(loads, 'per_s'):.0f}/s" for mode, loads in results.items()))
+            base = results["async"]
+            print(f"{label}: a look-up computes {used / 1e3:.0f} µs and waits {waited / 1e3:.0f} µs; {share:.0%} of the tasks have one")
+            for mode in ("hybrid", "auto"):
+                faster = ratio([load.per_s for load in results[mode]], [load.per_s for load in base])
+                dearer = ratio([load.cpu_ns for load in results[mode]], [load.cpu_ns for load in base])
+                print(f"  {mode} ÷ async: throughput {faster}, processor time a request {dearer}")
+            print("  " + ", ".join(f"{mode} {_median(loads, 'per_s'):.0f}/s" for mode, loads in results.items()), flush=True)
 
 
 def crossing(rounds: int) -> None:
-    """hybrid ÷ async by share of blocking tasks, with and without a writer; where it passes 1."""
-    shares = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
-    with tempfile.TemporaryDirectory() as folder, _served("async", "hybrid") as served:
-        store = FeatureStore(Path(folder))
-        for label, writer, count in (
-            ("SQLite, nobody writes", contextlib.nullcontext(), 1500),
-            ("SQLite under a writer", store.updated(), 400),
-        ):
-            with writer:
-                users = np.random.default_rng().integers(0, 19_000, 200).tolist()
-                looked = [_timed(functools.partial(store.look_up, user)) for user in users]
-                print(f"{label}: a look-up takes {np.percentile(looked, 50) / 1e3:.0f} µs, p90 {np.percentile(looked, 90) / 1e3:.0f} µs")
-                points = []
-                for share in shares:
-                    results = mirrored(_look_up_arms(served, store.look_up, drawn(count), share), rounds)
-                    hybrid, plain = ([load.per_s for load in results[mode]] for mode in ("hybrid", "async"))
-                    points.append((share, statistics.median(a / b for a, b in zip(hybrid, plain, strict=True))))
-                    print(f"  {share:.0%} blocking: hybrid ÷ async {ratio(hybrid, plain)}", flush=True)
-                print(f"  hybrid passes async at {_crossing(points)}")
+    """Where hybrid passes async: over the share of tasks with a look-up, and over the part of a look-up that is waiting."""
+    with tempfile.TemporaryDirectory(dir=".") as folder, _served("async", "hybrid") as served:
+
+        def measured(missing: float, share: float, count: int) -> tuple[list[float], float]:
+            with contextlib.closing(FeatureStore(Path(folder), missing)) as store:
+                used, waited = store.parts()
+                results = mirrored(_look_up_arms(served, store.look_up, drawn(count), share), rounds)
+            ratios = [a.per_s / b.per_s for a, b in zip(results["hybrid"], results["async"], strict=True)]
+            part = waited / (used + waited)
+            print(f"  {share:.0%} of the tasks, a look-up waits {part:.0%} of its {(used + waited) / 1e3:.0f} µs:", end=" ")
+            print(f"hybrid ÷ async {statistics.median(ratios):.2f}× ({min(ratios):.2f} to {max(ratios):.2f})", flush=True)
+            return ratios, part
+
+        for label, missing in (("a store larger than memory", 1.0), ("a store in memory", 0.0)):
+            print(label)
+            shares = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8)
+            points = [(share, measured(missing, share, 4000 if missing == 0.0 else 1500)[0]) for share in shares]
+            print(f"  hybrid passes async at {_crossing(points)} of the tasks")
+        print("stores that are partly in memory")
+        mixed = []
+        for missing in (0.0, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0):
+            ratios, part = measured(missing, 0.4, 3000)
+            mixed.append((part, ratios))
+        print(f"  hybrid passes async where a look-up waits {_crossing(sorted(mixed))} of its time")
 
 
 def overload(seconds: float) -> None:
@@ -282,11 +291,27 @@ def _served(*modes: str) -> Iterator[dict[str, Served]]:
         yield served
 
 
-def _crossing(points: list[tuple[float, float]]) -> str:
-    for (before, low), (after, high) in itertools.pairwise(points):
-        if low < 1 <= high:
-            return f"{before + (after - before) * (1 - low) / (high - low):.1%} blocking tasks"
-    return "no share: it is " + ("ahead everywhere" if points[0][1] >= 1 else "behind everywhere")
+def _crossing(points: Sequence[tuple[float, list[float]]]) -> str:
+    """Where the median ratio passes 1 for the first time and for good, with a 95% interval from rounds drawn again."""
+    draw = np.random.default_rng()
+
+    def at(medians: Sequence[float]) -> float:
+        """Between two points, linearly; 0 or infinity where it never passes."""
+        behind = [index for index, median in enumerate(medians) if median < 1]
+        if not behind or behind[-1] == len(medians) - 1:
+            return 0.0 if not behind else float("inf")
+        last = behind[-1]
+        (low, _), (high, _) = points[last], points[last + 1]
+        return low + (high - low) * (1 - medians[last]) / (medians[last + 1] - medians[last])
+
+    found = at([statistics.median(ratios) for _, ratios in points])
+    again = sorted(at([float(np.median(draw.choice(ratios, len(ratios)))) for _, ratios in points]) for _ in range(2000))
+    low, high = again[50], again[-51]
+
+    def text(share: float) -> str:
+        return "no share" if share == float("inf") else f"{share:.1%}"
+
+    return f"{text(found)} (95% interval {text(low)} to {text(high)})"
 
 
 def _timed(call: Callable[[], object]) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -207,7 +207,7 @@ class GpuExecutor:
                 frees.setdefault(index, []).append(name)
         return tuple(Group(tuple(nodes), external(nodes), tuple(frees.get(index, ()))) for index, nodes in enumerate(parts))
 
-    def _refuse_outside(self, outside: Sequence[Any]) -> None:
+    def _refuse_outside(self, outside: Iterable[Any]) -> None:
         if any(outside):
             raise IndexRangeError(IndexRangeError.MESSAGE)
 

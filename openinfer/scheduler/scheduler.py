@@ -22,11 +22,11 @@ from openinfer.runtime.native_worker import NativeWorkers
 from openinfer.runtime.program import RELEASE_GIL_NS, Program
 from openinfer.scheduler.batch import Batch
 from openinfer.scheduler.blocking import BlockingPool
+from openinfer.scheduler.callables import Callables
 from openinfer.scheduler.deadline_queue import DeadlineQueue
 from openinfer.scheduler.lane import Lane, Run
 from openinfer.scheduler.lanes import Accept, Lanes
 from openinfer.scheduler.mailbox import Mailbox
-from openinfer.scheduler.mode import ModeChooser
 from openinfer.scheduler.ordered_lock import LockOrder
 from openinfer.scheduler.pace import Pace
 from openinfer.scheduler.records import Records
@@ -41,7 +41,6 @@ FOREVER_NS = 1 << 62
 CROWD = 16  # batches of one in a row after which requests are taken to come alone again
 TURN_NS = 1_000_000  # work done without letting the loop turn
 SPIN_NS = 1_000_000  # timers of the loop are no finer than its select: shorter delays turn the loop instead
-KEPT_CALLABLES = 512
 RESERVE = 2  # times a predicted wait has to fit into the time that a deadline allows
 
 clock = time.perf_counter_ns
@@ -69,7 +68,7 @@ class Scheduler:
         self._lanes = Lanes(inputs, accept, program, config.max_batch)
         self._joinable = self._lanes.joinable
         processors = usable_processors()
-        self.chooser = ModeChooser(config.mode)
+        self._callables = Callables(config.mode)
         self._mailbox = Mailbox(self.loop)
         count = config.workers or max(1, processors // threads)
         self._workers = Workers(count, self._mailbox)
@@ -88,7 +87,6 @@ class Scheduler:
         self._flushing = False
         self._timer: asyncio.TimerHandle | None = None
         self._away: collections.deque[Batch] = collections.deque()  # handed to workers and not yet done
-        self._blocking_ns: dict[Any, int] = {}
         self.active = 0
         self.closing = False
         self._drained: asyncio.Future[None] | None = None
@@ -123,7 +121,7 @@ class Scheduler:
                 shape.alone_ns = expected + (took - expected >> (1 if took < expected else 3))
                 self._record(took)
                 self._direct_count += 1
-                self.chooser.plain += 1
+                self._callables.plain += 1
                 if gap > COMPANY_NS:
                     self._turn_begin = begin
                 elif end - self._turn_begin > TURN_NS:
@@ -139,7 +137,7 @@ class Scheduler:
             if prepare is not None:
                 inputs, blocking, lock = await self._blocked(prepare, inputs, due)
             outputs: Any = None
-            if (not self._queue and self._crowd <= 0) or self.chooser.mode == "inline":
+            if (not self._queue and self._crowd <= 0) or self._config.mode == "inline":
                 outputs = self._direct(inputs, due, begin, blocking, lock)
             if outputs is not None and self._direct_end - self._turn_begin > TURN_NS:
                 self._turn_begin = self._direct_end
@@ -150,9 +148,9 @@ class Scheduler:
                 outputs, more, _ = await self._blocked(finish, outputs, due)
                 blocking += more
             if prepare is None and finish is None:
-                self.chooser.plain += 1
+                self._callables.plain += 1
             else:
-                self.chooser.observe(blocking)
+                self._callables.blocking += 1
             return outputs
         finally:
             self.active -= 1
@@ -208,11 +206,8 @@ class Scheduler:
 
     def statistics(self) -> dict[str, Any]:
         """Mode, counts since the first request, what waits now, and the waits of the latest requests by stage."""
-        self.chooser.settle()
         return {
-            "mode": self.chooser.mode,
-            "blocking_share": self.chooser.blocking_share,
-            "mode_switches": self.chooser.switches,
+            **self._callables.statistics(),
             "accepted": self._direct_count + self._queued_count,
             "direct": self._direct_count,
             **self.counts,
@@ -236,25 +231,17 @@ class Scheduler:
 
     async def _blocked(self, function: Callback, argument: Any, due: int) -> tuple[Any, int, int]:
         """The callable's value, the ns that it took, and the ns that its thread waited for a lock."""
-        now = clock()
-        # A closure that is made for every request is the same code each time.
-        code = getattr(function, "__code__", None) or type(function)
-        expected = self._blocking_ns.get(code, 0)
-        if now + expected > due:
+        now, callee = clock(), self._callables.of(function)
+        if now + callee.took_ns > due:
             self.counts["refused_deadline"] += 1
-            raise DeadlineError(f"the blocking call is expected to take {expected / 1e6:.2f} ms, {_left(due - now)}; allow more time")
-        if self.chooser.mode == "hybrid":
-            limit = self._config.blocking_timeout_ms * 1_000_000
-            call = await self.blocking.call(function, argument, max(1, min(limit, due - now)), due - now < limit)
-            value, took, lock = call.future.result(), call.ended_ns - call.begun_ns, call.lock_ns
-        else:
-            value, lock = function(argument), 0
-            took = clock() - now
-        known = self._blocking_ns.get(code)
-        if known is None and len(self._blocking_ns) >= KEPT_CALLABLES:
-            self._blocking_ns.clear()
-        self._blocking_ns[code] = took if known is None else known + (took - known >> 3)
-        return value, took, lock
+            raise DeadlineError(f"the blocking call is expected to take {callee.took_ns / 1e6:.2f} ms, {_left(due - now)}; allow more time")
+        if not callee.leaves(now):
+            return *callee.run(function, argument), 0
+        limit = self._config.blocking_timeout_ms * 1_000_000
+        call = await self.blocking.call(function, argument, max(1, min(limit, due - now)), due - now < limit)
+        took = call.ended_ns - call.begun_ns
+        callee.observe(took)
+        return call.future.result(), took, call.lock_ns
 
     # --- a request alone
 
@@ -262,7 +249,7 @@ class Scheduler:
         """The outputs, computed here and now, or `None` where the request has to be queued."""
         shape = self._lanes.find(inputs)
         expected = shape.expected_ns
-        inline = self.chooser.mode == "inline"
+        inline = self._config.mode == "inline"
         if expected > self._offload_ns and not inline:
             return None
         start = clock()

@@ -7,10 +7,11 @@ import random
 import pytest
 
 from openinfer.errors import OverloadError
+from openinfer.scheduler import callables
+from openinfer.scheduler.callables import KEPT, LONGEST_PROBE_NS, WAIT_NS, Callables, Callee
 from openinfer.scheduler.deadline_queue import DeadlineQueue
 from openinfer.scheduler.durations import Durations, padded
 from openinfer.scheduler.lane import Lane, Shape
-from openinfer.scheduler.mode import FEWEST, HOP_NS, ModeChooser
 from openinfer.scheduler.pace import HALF_LIFE_NS, Pace
 from openinfer.scheduler.request import NEVER, Request
 
@@ -104,66 +105,92 @@ def test_the_margin_is_the_latest_stall_and_fades():
     assert pace.margin_ns(10**13) == 0
 
 
-def test_auto_follows_the_traffic_with_hysteresis(draw):
-    chooser = ModeChooser("auto")
+class Clocks:
+    """The time, and the time that the thread used, as a test moves them."""
 
-    def traffic(share: float, tasks: int = 2000) -> str:
-        for _ in range(tasks):
-            chooser.observe(2 * HOP_NS if draw.random() < share else 0)
-        return chooser.mode
+    def __init__(self, monkeypatch):
+        self.now = self.used = 0
+        monkeypatch.setattr(callables, "clock", lambda: self.now)
+        monkeypatch.setattr(callables, "used", lambda: self.used)
 
-    assert traffic(0.05) == "async"
-    assert traffic(0.60) == "hybrid"
-    assert chooser.switches == 1
-    assert traffic(0.02) == "async"
-    assert chooser.switches == 2
-
-
-def test_tasks_counted_by_number_weigh_as_if_they_were_shown(draw):
-    one, other = ModeChooser("auto"), ModeChooser("auto")
-    for _ in range(300):
-        blocks, plain = draw.random() < 0.5, draw.randrange(4)
-        for _ in range(plain):
-            one.observe(0)
-        other.plain += plain
-        for chooser in (one, other):
-            chooser.observe(2 * HOP_NS if blocks else 0)
-        assert one.blocking_share == pytest.approx(other.blocking_share)
-        assert one.mode == other.mode
+    def spend(self, parts):
+        """A blocking callable that computes and waits."""
+        computes, waits = parts
+        self.now += computes + waits
+        self.used += computes
 
 
-def test_the_first_decision_takes_a_few_tasks_and_no_more():
-    chooser = ModeChooser("auto")
-    for number in range(FEWEST):
-        assert chooser.mode == "async"
-        chooser.observe(2 * HOP_NS if number % 2 else 0)
-    assert chooser.mode == "hybrid"
+@pytest.fixture
+def clocks(monkeypatch):
+    return Clocks(monkeypatch)
 
 
-def test_between_the_thresholds_the_mode_stays():
-    chooser = ModeChooser("auto")
-    for _ in range(1000):
-        for blocking in (1, 0, 0, 0):  # 25% in an even pattern
-            chooser.observe(blocking * 2 * HOP_NS)
-    assert chooser.mode == "async"
-    for _ in range(500):
-        chooser.observe(2 * HOP_NS)
-    for _ in range(1000):
-        for blocking in (1, 0, 0, 0):
-            chooser.observe(blocking * 2 * HOP_NS)
-    assert chooser.mode == "hybrid" and chooser.switches == 1
+def on_the_pool(clocks, callee, parts, calls):
+    """How many of `calls` calls left the loop."""
+    left = 0
+    for _ in range(calls):
+        if callee.leaves(clocks.now):
+            clocks.spend(parts)
+            callee.observe(sum(parts))
+            left += 1
+        else:
+            callee.run(clocks.spend, parts)
+    return left
 
 
-def test_short_callables_do_not_count_as_blocking():
-    chooser = ModeChooser("auto")
-    for _ in range(1000):
-        chooser.observe(HOP_NS // 2)
-    assert chooser.mode == "async" and chooser.blocking_share == 0
+WAITS, COMPUTES = (200_000, 1_000_000), (1_000_000, 200_000)
+
+
+def test_auto_sends_to_the_pool_what_waits_and_keeps_what_computes(clocks):
+    callee = Callee("auto")
+    assert on_the_pool(clocks, callee, COMPUTES, 1000) == 0 and callee.moves == 0
+    assert on_the_pool(clocks, callee, WAITS, 1000) > 950
+    assert callee.pooled and callee.moves == 1 and callee.waited_ns > callee.used_ns
+    on_the_pool(clocks, callee, COMPUTES, 3000)  # seen by probes alone
+    assert not callee.pooled and callee.moves == 2
+
+
+def test_a_wait_below_a_hop_stays_on_the_loop(clocks):
+    callee = Callee("auto")
+    assert on_the_pool(clocks, callee, (WAIT_NS // 8, WAIT_NS), 1000) == 0
+
+
+def test_between_the_thresholds_a_callable_stays_where_it_is(clocks):
+    callee, between = Callee("auto"), (1_000_000, 650_000)
+    assert on_the_pool(clocks, callee, between, 500) == 0
+    on_the_pool(clocks, callee, WAITS, 500)
+    assert on_the_pool(clocks, callee, between, 5000) > 4900 and callee.moves == 1
+
+
+def test_probes_take_a_hundredth_of_the_time_and_never_long(clocks):
+    callee = Callee("auto")
+    callee.run(clocks.spend, WAITS)
+    begin, probed = clocks.now, 0
+    for _ in range(5000):
+        if callee.leaves(clocks.now):
+            clocks.spend(WAITS)
+            callee.observe(sum(WAITS))
+        else:
+            callee.run(clocks.spend, WAITS)
+            probed += sum(WAITS)
+    assert 0 < probed <= 0.011 * (clocks.now - begin)
+    slow = Callee("auto")
+    slow.run(clocks.spend, (0, 2 * LONGEST_PROBE_NS))
+    assert on_the_pool(clocks, slow, (0, 2 * LONGEST_PROBE_NS), 1000) == 1000
 
 
 @pytest.mark.parametrize("mode", ["inline", "async", "hybrid"])
-def test_a_fixed_mode_stays(mode):
-    chooser = ModeChooser(mode)
-    for _ in range(1000):
-        chooser.observe(2 * HOP_NS)
-    assert chooser.mode == mode and chooser.blocking_share > 0.9
+def test_a_fixed_mode_stays(clocks, mode):
+    callee = Callee(mode)
+    assert on_the_pool(clocks, callee, WAITS, 100) == on_the_pool(clocks, callee, COMPUTES, 100) == (100 if mode == "hybrid" else 0)
+
+
+def test_callables_are_known_by_their_code_and_the_least_known_are_forgotten(clocks):
+    known = Callables("auto")
+    made = [known.of(lambda x, n=n: n) for n in range(3)]
+    assert made[0] is made[1] is made[2]
+    made[0].run(clocks.spend, WAITS)
+    assert known.mode == "hybrid" and known.moves == 1
+    for number in range(KEPT):
+        known.of(eval(f"lambda x: {number}"))
+    assert known.mode == "async" and known.moves == 1
