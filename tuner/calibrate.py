@@ -3,6 +3,7 @@
 1. one engine computes each layer twice from the same exact float64 inputs, in float64 and in float32: the error that float32 adds there
 2. the model in float32 beside the model in float64: the error that reaches the outputs
 3. while that is above the tolerance, the layers with the largest error of 1 go back to float64
+4. of those, each that the tolerance can do without runs in float32 after all
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,6 +40,7 @@ REQUESTS = 256  # spread evenly over the trace
 TOGETHER = 32  # requests of one call, at most
 HELD_BYTES = 256 << 20  # of intermediate values of one call, unless one request has more
 TOLERANCE = 1e-5
+SECONDS = 60.0  # for choosing layers; measuring them takes its own time
 
 Request = Mapping[str, Array]
 
@@ -47,17 +50,22 @@ def calibrate(
     inputs: Mapping[str, Array] | Trace,
     tolerance: float = TOLERANCE,
     config: Config | None = None,
+    seconds: float = SECONDS,
 ) -> Config:
     """`config` with `engine.precision = "float32"`, and in `engine.float64_layers` the layers that must stay in float64, so that every
     output is within `tolerance` of its largest value. Where no choice of layers is, the precision stays `model`.
 
     `inputs` maps every input to requests along the first axis; at most 256 of them, evenly spread, are used. `evidence["calibration"]` says
-    what was measured, and `table` prints it; `openinfer.load` runs the model in float32 with it, and no other float64 model.
-    Raises `ConfigError` for a model without float64, or a tolerance that is not positive, and what reading a model and its inputs raises.
+    what was measured, and `table` prints it; `openinfer.load` runs the model in float32 with it, and no other float64 model. After
+    `seconds` no further choice of layers is tried: the best one so far is taken. Raises `ConfigError` for a model without float64, or a
+    tolerance or time that is not positive, and what reading a model and its inputs raises.
     """
     base = Config() if config is None else config
     if not tolerance > 0:
         raise ConfigError(f"found {tolerance=}; allowed: above 0, such as {TOLERANCE}")
+    if not seconds > 0:
+        raise ConfigError(f"found {seconds=}; allowed: above 0, such as {SECONDS:g}")
+    until = time.monotonic() + seconds
     whole = read(model)
     if "float64" not in value_types(whole).values():
         raise ConfigError("found a model that computes nothing in float64; allowed: a float64 model; run this one as it is")
@@ -66,20 +74,24 @@ def calibrate(
     fixed = [node.key for node in graph.nodes if fixes_arithmetic(node)]
     errors, together = layer_errors(graph, requests, base, fixed)
     order = sorted(errors, key=lambda key: -errors[key])
-    reached: dict[int, float] = {}
+    reached: dict[frozenset[str], float] = {}
     with compile_graph(graph, _with(base, "model", ())) as exact:
         answered = [(request, exact.run(request)) for request in requests.calls(together)]
 
-    def error_with(kept: int) -> float:
-        """The error at the outputs where the worst `kept` layers stay in float64."""
-        if kept not in reached:
-            reached[kept] = _end_to_end(graph, answered, _with(base, "float32", [*fixed, *order[:kept]]))
-            log.info("calibration: %d of %d layers in float64: error %.1e at the outputs", kept, len(order), reached[kept])
-        return reached[kept]
+    def inside(kept: Sequence[str]) -> bool | None:
+        """Whether the outputs are within the tolerance where these layers stay in float64; `None` where there is no time to find out."""
+        key = frozenset(kept)
+        if key not in reached:
+            if reached and time.monotonic() >= until:
+                return None
+            reached[key] = _end_to_end(graph, answered, _with(base, "float32", [*fixed, *kept]))
+            log.info("calibration: %d of %d layers in float64: error %.1e at the outputs", len(kept), len(order), reached[key])
+        return reached[key] <= tolerance
 
-    kept = _fewest(len(order), lambda number: error_with(number) <= tolerance) if order else None
-    narrow = kept is not None
-    layers = [*fixed, *order[: kept or 0]] if narrow else []
+    fewest = _fewest(len(order), lambda number: inside(order[:number])) if order else None
+    narrow = fewest is not None
+    kept = _without_needless(order[:fewest], inside) if fewest is not None else []
+    layers = [*fixed, *kept] if narrow else []
     found: dict[str, Any] = {
         "model_sha256": model_hash(model),
         "precision": "float32" if narrow else "model",
@@ -87,9 +99,9 @@ def calibrate(
         "layers": len(graph.nodes),
         "requests": requests.count,
         "tolerance": tolerance,
-        "error": reached[kept] if kept is not None else 0.0,
-        "float32_error": reached.get(0, 0.0),
-        "kept": {key: errors[key] for key in order[: kept or 0]} | {key: "fixes its own arithmetic" for key in fixed} if narrow else {},
+        "error": reached[frozenset(kept)] if narrow else 0.0,
+        "float32_error": reached.get(frozenset(), 0.0),
+        "kept": {key: errors[key] for key in kept} | {key: "fixes its own arithmetic" for key in fixed} if narrow else {},
     }
     log.info("calibration: %s", summary(found))
     engine = base.engine.model_copy(update={"precision": found["precision"], "float64_layers": tuple(layers)})
@@ -182,15 +194,17 @@ def _end_to_end(graph: Graph, answered: Sequence[tuple[Request, Request]], confi
     return max(one.error for one in worst.values())
 
 
-def _fewest(most: int, inside: Any) -> int | None:
+def _fewest(most: int, inside: Callable[[int], bool | None]) -> int | None:
     """The least number for which `inside` holds, by doubling, then halving, with `inside` taken to go on holding; `None` below `most`.
 
-    The number that is given back was itself tried.
+    The number that is given back was itself tried. Where `inside` is `None`, the search ends with the best so far.
     """
     if inside(0):
         return 0
     low, high = 0, 1
-    while high < most and not inside(high):
+    while high < most and not (found := inside(high)):
+        if found is None:
+            return None
         low, high = high, min(2 * high, most)
     if high >= most:
         high = most - 1  # with every layer in float64 there is nothing in float32
@@ -198,8 +212,21 @@ def _fewest(most: int, inside: Any) -> int | None:
             return None
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if inside(middle) else (middle, high)
+        found = inside(middle)
+        if found is None:
+            return high
+        low, high = (low, middle) if found else (middle, high)
     return high
+
+
+def _without_needless(kept: Sequence[str], inside: Callable[[Sequence[str]], bool | None]) -> list[str]:
+    """`kept`, worst first, without those layers that `inside` does without, the least bad one tried first."""
+    needed = list(kept)
+    for key in reversed(kept[:-1]):  # the last one was found to be needed
+        rest = [other for other in needed if other != key]
+        if inside(rest):
+            needed = rest
+    return needed
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,8 +14,8 @@ from typing import Any, Literal
 KEPT = 512  # callables
 WAIT_NS = 40_000  # what a hop to another thread and back costs: a shorter wait stalls nobody worth mentioning
 PROBE_EVERY = 100  # times what the last probe took: one is at most 1% of the loop's time
-# Hybrid passes async where a call waits for 42% of its time (benchmarks/scheduler.py crossing), 3/4 of what it computes.
-ENTER, LEAVE = 0.75, 0.5
+# Hybrid passes async where a call waits for 45% of its time (benchmarks/scheduler.py crossing), 0.8 of what it computes.
+ENTER, LEAVE = 0.8, 0.5
 LONGEST_PROBE_NS = 20_000_000  # a callable that always takes longer is no longer tried on the loop
 WINDOW = 32  # calls over which the fastest is known
 

@@ -105,6 +105,44 @@ def test_what_cannot_be_calibrated_is_named():
         table(Config())
 
 
+def test_a_layer_that_rounds_much_and_matters_little_runs_in_float32():
+    generator = drawn()
+    offset = 1.6e12
+    nodes = [
+        helper.make_node("Sub", ["z", "far"], ["loud"]),
+        helper.make_node("Mul", ["loud", "tiny"], ["faint"]),
+        helper.make_node("Sub", ["x", "near"], ["centred"]),
+        helper.make_node("Tanh", ["centred"], ["t"]),
+        helper.make_node("Add", ["t", "faint"], ["y"]),
+    ]
+    constants = {"far": np.full(6, offset), "near": np.full(6, OFFSET), "tiny": np.array(1e-13)}
+    proto = model(nodes, {"x": (D, ["n", 6]), "z": (D, ["n", 6])}, {"y": (D, ["n", 6])}, constants)
+    given = {"x": OFFSET + generator.standard_normal((100, 6)), "z": offset + generator.standard_normal((100, 6))}
+    config = openinfer.calibrate(proto, given)
+    assert config.engine.float64_layers == ("centred",)
+    with openinfer.load(proto, config) as engine:
+        assert discrepancy(engine.run(given)["y"], reference(proto, given)["y"]) <= 1e-5
+
+
+def test_a_search_without_time_takes_what_it_knows():
+    generator = drawn()
+    x = OFFSET + generator.standard_normal((50, 6))
+    config = openinfer.calibrate(offset_model(generator), {"x": x}, seconds=1e-9)
+    assert config.engine.precision == "model" and config.evidence["calibration"]["float32_error"] > 1e-5
+    for most in range(2, 20):
+        needed, left = int(generator.integers(1, most)), int(generator.integers(1, 6))
+        tried = {}
+
+        def inside(number, needed=needed, left=left, tried=tried):
+            if number not in tried and len(tried) >= left:
+                return None
+            tried[number] = number >= needed
+            return tried[number]
+
+        found = _fewest(most, inside)
+        assert found is None or tried[found]
+
+
 def test_the_fewest_is_the_least_that_is_inside():
     for most in range(1, 40):
         for needed in range(most + 2):
