@@ -15,9 +15,16 @@ class Mailbox:
         self._posted: collections.deque[Callable[[], None]] = collections.deque()
         self._signalled = False
 
-    def post(self, thunk: Callable[[], None]) -> None:
-        """Run `thunk` on the loop soon. A loop that is closed drops it: nobody can wait for it any more."""
+    def post(self, thunk: Callable[[], None], quiet: bool = False) -> None:
+        """Run `thunk` on the loop soon; `quiet`: once the loop looks, or is woken. A loop that is closed drops it: nobody can wait for it
+        any more.
+        """
         self._posted.append(thunk)
+        if not quiet:
+            self.wake()
+
+    def wake(self) -> None:
+        """Make the loop look."""
         if not self._signalled:
             self._signalled = True
             try:
