@@ -25,6 +25,7 @@ from openinfer.runtime.provenance import verify_precision, verify_provenance
 from openinfer.runtime.signature import check
 
 if TYPE_CHECKING:
+    from openinfer.runtime.layer_timer import LayerTimer
     from openinfer.sandbox.host import Source
     from openinfer.scheduler.scheduler import Scheduler
 
@@ -107,6 +108,16 @@ class Engine:
         """Measured time of every segment, compiled or on the fallback, for these inputs. `SandboxError` in a sandbox, which shows none."""
         self._open()
         return self._backend.price(check(inputs, self.inputs, self._conversions))
+
+    def layer_timer(self, inputs: Mapping[str, Any]) -> LayerTimer:
+        """A build of the model of its own that times each layer for inputs of these shapes; the one that serves stays as it is.
+
+        `InputError` where the model is not compiled as a whole in this process: see `price` and `statistics().fallback`.
+        """
+        self._open()
+        from openinfer.runtime.layer_timer import LayerTimer  # here, so that programs that time nothing do not load it
+
+        return LayerTimer(self._backend.program, check(inputs, self.inputs, self._conversions))
 
     @property
     def conversions(self) -> tuple[Conversion, ...]:

@@ -34,15 +34,15 @@ def seal() -> None:
     _sealed = True
 
 
-def build(shape: Skeleton, fixed: Literals, threads: int) -> Built:
-    """The program of a skeleton with these literals; `threads` above 1 adds the parallel body. Raises `CompiledCodeError`, and
-    `SealedError` after `seal`.
+def build(shape: Skeleton, fixed: Literals, threads: int, timed: bool = False) -> Built:
+    """The program of a skeleton with these literals; `threads` above 1 adds the parallel body, `timed` stamps between its steps. Raises
+    `CompiledCodeError`, and `SealedError` after `seal`.
     """
     if _sealed:
         raise SealedError(
             "these shapes need code that is not compiled, and this process may not make any; compile them when the model loads"
         )
-    return _build_linked(shape, fixed, threads) if linked.is_linked(shape) else _build_inlined(shape, fixed, threads)
+    return _build_linked(shape, fixed, threads, timed) if timed or linked.is_linked(shape) else _build_inlined(shape, fixed, threads)
 
 
 def _build_inlined(shape: Skeleton, fixed: Literals, threads: int) -> Built:
@@ -60,8 +60,8 @@ def _build_inlined(shape: Skeleton, fixed: Literals, threads: int) -> Built:
     return Built(library[symbol], text, stored is not None, (library,))
 
 
-def _build_linked(shape: Skeleton, fixed: Literals, threads: int) -> Built:
-    text, kernels = linked.text(shape, fixed, threads)
+def _build_linked(shape: Skeleton, fixed: Literals, threads: int, timed: bool) -> Built:
+    text, kernels = linked.text(shape, fixed, threads, timed)
     name = object_cache.key(text, ())
     stored = object_cache.load(name)
     elf = compile_ir(text) if stored is None else stored[1]

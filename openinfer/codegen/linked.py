@@ -13,19 +13,38 @@
 
 It computes what `program.source` writes as Python. A kernel with its statics and sizes is compiled once for all steps and models that
 want it, and is kept in the object cache on its own. A step costs a call, and Numba infers no types for the program's hundreds of lines.
+
+A timed program reads the clock before its first step and after each one, into a row of words for each thread (`runtime/layer_timer.py`).
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Hashable, Iterator
 from typing import NamedTuple
 
 from openinfer.codegen.program import HEADER, Literals, Skeleton
-from openinfer.kernels.cpu.control_block import BARRIER_CODE, TABLE_CONTROL
+from openinfer.kernels.cpu.control_block import BARRIER_CODE, TABLE_CONTROL, TABLE_STAMPS
 
 SYMBOL = "program"
 INLINED_KERNELS = 16  # up to here a program and its kernels are one function
 MOST_FORMS = 4  # a kernel with more sets of sizes than this in one program is compiled once and takes its sizes as arguments
+
+
+# The clock of `time.perf_counter_ns`.
+_CLOCK = f"""declare i32 @clock_gettime(i32, ptr)
+define internal void @stamp(ptr %row, i64 %step) noinline {{
+  %time = alloca [2 x i64]
+  call i32 @clock_gettime(i32 {getattr(time, "CLOCK_MONOTONIC", 1)}, ptr %time)
+  %seconds = load i64, ptr %time
+  %rest.at = getelementptr i64, ptr %time, i64 1
+  %rest = load i64, ptr %rest.at
+  %whole = mul i64 %seconds, 1000000000
+  %ns = add i64 %whole, %rest
+  %at = getelementptr i64, ptr %row, i64 %step
+  store i64 %ns, ptr %at
+  ret void
+}}"""
 
 
 class Kernel(NamedTuple):
@@ -54,16 +73,16 @@ def is_linked(shape: Skeleton) -> bool:
     return len({(step.kernel, step.statics) for step in shape.steps}) > INLINED_KERNELS
 
 
-def text(shape: Skeleton, fixed: Literals, threads: int) -> tuple[str, list[Kernel]]:
-    """The program's LLVM IR and the kernels it calls as @k0, @k1, …; `threads` above 1 adds the parallel body."""
+def text(shape: Skeleton, fixed: Literals, threads: int, timed: bool = False) -> tuple[str, list[Kernel]]:
+    """The program's LLVM IR and the kernels it calls as @k0, @k1, …; `threads` above 1 adds the parallel body, `timed` the stamps."""
     kernels: dict[Kernel, int] = {}
     calls = list(_calls(shape, fixed, kernels))
     arity = {call.kernel: len(call.buffers) + len(call.sizes) + 2 for call in calls}
-    out = _Body()
+    out = _Body(len(calls) + 1 if timed else 0)
     for kernel, index in kernels.items():
         statics = ", ".join(f"{name}={value!r}" for name, value in kernel.statics)
         out.lines.append(f"; k{index}: {kernel.name}({statics}), sizes {kernel.sizes}")
-    out.lines += ["declare i64 @llvm.smin.i64(i64, i64)"]
+    out.lines += ["declare i64 @llvm.smin.i64(i64, i64)", *([_CLOCK] if timed else [])]
     out.lines += [f"declare i32 @k{kernel}({', '.join(['ptr', 'ptr', *['i64'] * count])})" for kernel, count in arity.items()]
     out.lines += [
         f"define i32 @{SYMBOL}(ptr %result, ptr %error, i64 %word, i64 %thread, i64 %threads) alignstack(64) {{",
@@ -71,13 +90,16 @@ def text(shape: Skeleton, fixed: Literals, threads: int) -> tuple[str, list[Kern
         "  %status = alloca i32",
         "  store i32 0, ptr %status",
     ]
+    out.open_row()
     if threads > 1:
         out.lines += ["  %few = icmp slt i64 %threads, 2", "  br i1 %few, label %alone, label %together", "together:"]
         out.together(calls)
         out.end()
         out.lines.append("alone:")
-    for call in calls:
+    out.stamp(0)
+    for index, call in enumerate(calls):
         out.kernel(call, [out.number(buffer) for buffer in call.buffers], "0", out.number(call.blocks))
+        out.stamp(index + 1)
     out.end()
     out.lines += ["}", ""]
     return "\n".join(out.lines), list(kernels)
@@ -114,15 +136,30 @@ def _calls(shape: Skeleton, fixed: Literals, kernels: dict[Kernel, int]) -> Iter
 class _Body:
     """Lines of IR, with names for the values that they define."""
 
-    def __init__(self) -> None:
+    def __init__(self, stamps: int) -> None:
+        """`stamps` are the words of a thread's row; 0: the program is not timed."""
         self.lines: list[str] = []
         self._count = 0
+        self._stamps = stamps
+        self._row = ""
+
+    def open_row(self) -> None:
+        """Find the row of this thread, where the program is timed."""
+        if self._stamps:
+            row = self._own(_Slot(TABLE_STAMPS), 8 * self._stamps)
+            self._row = self._value(f"inttoptr i64 {row} to ptr")
+
+    def stamp(self, step: int) -> None:
+        """Note the time, where the program is timed."""
+        if self._stamps:
+            self.lines.append(f"  call void @stamp(ptr {self._row}, i64 {step})")
 
     def together(self, calls: list[_Call]) -> None:
         """Each thread's share of the blocks of every step, and a barrier after it."""
         control = self.number(_Slot(TABLE_CONTROL))
         at = self._value(f"add i64 {control}, {8 * BARRIER_CODE}")
         barrier = self._value(f"load ptr, ptr {self._value(f'inttoptr i64 {at} to ptr')}")
+        self.stamp(0)
         for index, call in enumerate(calls):
             threads = self._value(f"call i64 @llvm.smin.i64(i64 %threads, i64 {self.number(call.limit)})")
             busy = self._value(f"icmp slt i64 %thread, {threads}")
@@ -133,6 +170,7 @@ class _Body:
             high = self._value(f"udiv i64 {self._value(f'add i64 {first}, {blocks}')}, {threads}")
             self.kernel(call, [self._own(*pair) for pair in zip(call.buffers, call.strides, strict=True)], low, high)
             self.lines += [f"  br label %join{index}", f"join{index}:", f"  call void {barrier}(i64 {control}, i64 %threads)"]
+            self.stamp(index + 1)
 
     def kernel(self, call: _Call, addresses: list[str], low: str, high: str) -> None:
         """One call of a kernel; a status other than 0 is the program's."""

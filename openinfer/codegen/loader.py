@@ -26,10 +26,13 @@ _numbers = itertools.count()
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Library:
-    """Linked code. `addresses` maps each requested symbol to its address; they are valid while this object lives."""
+    """Linked code. `addresses` maps each requested symbol to its address; they are valid while this object lives. The code behind a symbol
+    takes no more than `size_bytes`, the object's size.
+    """
 
     addresses: Mapping[str, int]
     _tracker: Any = dataclasses.field(repr=False)
+    size_bytes: int = 0
 
     def __getitem__(self, symbol: str) -> int:
         return self.addresses[symbol]
@@ -54,7 +57,7 @@ def load_object(elf: bytes, symbols: Sequence[str], imports: Mapping[str, int] |
         except RuntimeError as error:
             wanted = ", ".join(symbols) if len(symbols) < 5 else f"{len(symbols)} symbols"
             raise CompiledCodeError(f"cannot link compiled code for {wanted}: {error}; clear the object cache and compile again") from None
-    return Library({symbol: tracker[symbol] for symbol in symbols}, tracker)
+    return Library({symbol: tracker[symbol] for symbol in symbols}, tracker, len(elf))
 
 
 def load_ir(text: str, symbols: Sequence[str], imports: Mapping[str, int] | None = None) -> Library:

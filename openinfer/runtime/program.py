@@ -174,6 +174,16 @@ class Program:
         return tuple(self._variants)
 
     @property
+    def threads(self) -> int:
+        """Threads that a call may use."""
+        return self._threads
+
+    def packed_bytes(self, key: str) -> int:
+        """Size of a packed array that an instance has; 0 where none has it."""
+        array = self._packed.get(key)
+        return 0 if array is None else array.nbytes
+
+    @property
     def instances(self) -> Mapping[Types, Instance]:
         """The shapes seen so far."""
         return dict(self._instances)
@@ -216,16 +226,29 @@ class Program:
         named = {signature.name: kind for signature, kind in zip(self.graph.inputs, types, strict=True)}
         return lower(self.graph, named, self._target, self._evaluate)
 
+    def timed(self, types: Types) -> tuple[Instance, Lowered]:
+        """An instance of its own whose code notes the time between its steps (`TABLE_STAMPS`), and what it was lowered to. What other
+        calls run stays as it is. Raises `Refused` as `instance` does.
+        """
+        with self._lock.held():
+            lowered = self._lower(types)
+            shape, numbers = skeleton(lowered, self._threads)
+            begin = time.perf_counter()
+            fixed = literals([numbers])
+            variant = Variant(shape, fixed, build(shape, fixed, self._threads, timed=True), time.perf_counter() - begin)
+            return self._placed(lowered, variant, numbers), lowered
+
     def _instantiate(self, types: Types) -> Instance:
         lowered = self._lower(types)
         shape, numbers = skeleton(lowered, self._threads)
         variant = next((v for v in self._variants if v.skeleton == shape and fits(numbers, v.fixed)), None)
-        if variant is None:
-            variant = self._variant(shape, [numbers])
+        return self._placed(lowered, variant or self._variant(shape, [numbers]), numbers)
+
+    def _placed(self, lowered: Lowered, variant: Variant, numbers: Numbers) -> Instance:
         keep: list[Array] = []
         addresses = self._addresses(lowered, variant.skeleton, keep)
         begin = time.perf_counter()
-        layout = plan(lifetimes(lowered, shape, self._threads), effort=self._config.memory.plan_effort)
+        layout = plan(lifetimes(lowered, variant.skeleton, self._threads), effort=self._config.memory.plan_effort)
         self.plan_s += time.perf_counter() - begin
         return Instance(lowered, variant, numbers, layout, addresses, self._memory, self._pool, keep)
 

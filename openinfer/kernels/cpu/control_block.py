@@ -10,6 +10,7 @@ TABLE_PROGRAM = 0  # address of the program, in Numba's ABI: int32 f(i8* result,
 TABLE_CONTROL = 1  # address of a pool's control block, or 0: run on the calling thread alone
 TABLE_THREADS = 2  # below 2: run on the calling thread alone; otherwise on all threads of the pool
 TABLE_FREE = 3  # first word that belongs to the code generator
+TABLE_STAMPS = 7  # of a timed program: address of its threads' rows of stamps
 
 # --- The control block of a pool: int64 words, 64-byte aligned. Words that different threads write lie on different cache lines.
 # Line 0 is written by the caller of a section and read by its workers, so that waking them moves one line.
