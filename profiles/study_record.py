@@ -135,7 +135,8 @@ class Series:
     """What was seen of one arm's processes, block by block of the final race, in the order in which they ran.
 
     `rounds` names the process (a fresh one each round). `values` by name: `resident_bytes`, `waiting` (share of the time in which a thread
-    could run and had no processor), `forced_switches`, and what the memory pool says of itself.
+    could run and had no processor), `forced_switches`, what the memory pool says of itself, and where requests come through
+    `Engine.submit`, p99 of each wait (`queue_p99_ns`, …) and `batch_fill`, over the latest requests that the scheduler has on record.
     """
 
     arm: str

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import resource
 import time
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import psutil
 from openinfer.profiles import process
+from openinfer.tuner.service import InlineService, Service, SubmitService
 from openinfer.tuner.statistics import SETTLED_OVER, is_settled
+from openinfer.workloads import registry
 from openinfer.workloads import trace as traces
-from openinfer.workloads.replay import ReplayTimes, replay_inline
-from openinfer.workloads.requests import Call, batched, bindable, call_on
 
 from openinfer.config import Config
 from openinfer.engine import load
@@ -27,31 +26,31 @@ from openinfer.frontend.float64 import discrepancy, largest
 SETTLE_ROUNDS = 12
 
 
-def open_arm(model: str, config: dict[str, Any], trace: str, oracle: str, tolerance: float, handicap: float = 1.0) -> ArmServer:
-    """The factory: paths of the model, the trace and the oracle's outputs (npz), the configuration as a nested mapping."""
-    return ArmServer(model, Config.parse(config), trace, oracle, tolerance, handicap)
+def open_arm(
+    model: str, config: dict[str, Any], trace: str, oracle: str, tolerance: float, handicap: float = 1.0, submits: str = ""
+) -> ArmServer:
+    """The factory: paths of the model, the trace and the oracle's outputs (npz), the configuration as a nested mapping; `submits` names
+    the workload whose requests come through `Engine.submit`, where they do.
+    """
+    return ArmServer(model, Config.parse(config), trace, oracle, tolerance, handicap, submits)
 
 
 class ArmServer:
     """Serves the requests of one trace with one configuration. `handicap` stretches every answer's service time by that factor."""
 
-    def __init__(self, model: str, config: Config, trace: str, oracle: str, tolerance: float, handicap: float = 1.0) -> None:
+    def __init__(
+        self, model: str, config: Config, trace: str, oracle: str, tolerance: float, handicap: float = 1.0, submits: str = ""
+    ) -> None:
         begin = time.perf_counter()
         self._engine = load(model, config)
         self._startup_s = time.perf_counter() - begin
         self._trace = traces.read(trace)
         self._tolerance = tolerance
-        self._handicap = handicap
         with np.load(oracle, allow_pickle=False) as file:
             self._expected = {name: file[name] for name in file.files}
         self._scale = {name: largest(value) for name, value in self._expected.items()}
-        self._scheduler = config.scheduler
-        joins = batched(self._engine.inputs)
-        self._largest = min(self._scheduler.max_batch, len(self._trace)) if joins else 1
-        self._calls = {
-            size: call_on(self._engine, bindable(self._engine.inputs, self._trace.inputs, size)) for size in range(1, self._largest + 1)
-        }
-        self._answers = {name: np.empty_like(value, dtype=self._calls[1].outputs[name].dtype) for name, value in self._expected.items()}
+        self._service = self._served(submits, handicap)
+        self._answers = self._service.answers
         self._settled: list[float] = []
         self._switches = 0
         self._reference = 0
@@ -78,19 +77,21 @@ class ArmServer:
         Corrected and raw latencies in ns, the largest relative error, what the kernel and the pool say of the process meanwhile, lateness
         of the generator.
         """
+        span = self._trace.span(first, first + count)
         for answers in self._answers.values():
-            answers[first : first + count] = _poison(answers.dtype)  # no answer is that, so one that was never written shows
+            answers[span] = _poison(answers.dtype)  # no answer is that, so one that was never written shows
         before = process.sample()
-        times = self._replay(first, count)
+        times = self._service.replay(first, count)
         seen = process.sample().since(before)
         pool = self._engine.statistics().memory
         if pool is not None:
             seen |= {"internal_fragmentation": pool.internal_fragmentation, "external_fragmentation": pool.external_fragmentation}
+        seen |= self._service.stages()
         lateness = times.lateness_ns
         return {
             "corrected": times.raw_ns if self._trace.arrival_s is None else times.corrected_ns,
             "raw": times.raw_ns,
-            "error": self._error(first, first + count),
+            "error": self._error(span),
             "seen": seen,
             "lateness": np.percentile(lateness, [50, 99]).astype(np.int64),
         }
@@ -111,77 +112,23 @@ class ArmServer:
 
     def close(self) -> None:
         """Let the engine go."""
+        self._service.close()
         self._engine.close()
 
-    def _replay(self, first: int, count: int) -> ReplayTimes:
-        if self._trace.arrival_s is None:
-            return self._back_to_back(first, count)
-        due = self._trace.arrival_s[first : first + count]
-        delay_us = self._scheduler.max_delay_us
-        # A millisecond of idling first: the arm has just been woken.
-        return replay_inline(due - due[0] + 1e-3, self._serve(first, count), max_batch=self._largest, max_delay_us=delay_us)
-
-    def _back_to_back(self, first: int, count: int) -> ReplayTimes:
-        return replay_inline(np.zeros(count), self._serve(first, count), max_batch=self._largest)
-
-    def _serve(self, first: int, count: int) -> Callable[[int, int], object]:
-        stop = first + count
-        serve = _server(
-            self._calls,
-            {name: array[first:stop] for name, array in self._trace.inputs.items()},
-            {name: answers[first:stop] for name, answers in self._answers.items()},
-        )
-        return serve if self._handicap == 1.0 else _stretched(serve, self._handicap)
-
     def _median(self) -> float:
-        return float(np.median(self._back_to_back(0, self._reference).raw_ns))
+        return float(np.median(self._service.back_to_back(0, self._reference).raw_ns))
 
-    def _error(self, first: int, stop: int) -> float:
-        return max(
-            discrepancy(self._answers[name][first:stop], expected[first:stop], self._scale[name])
-            for name, expected in self._expected.items()
-        )
+    def _served(self, submits: str, handicap: float) -> Service:
+        if not submits:
+            return InlineService(self._engine, self._trace, self._expected, handicap)
+        found = registry.get(submits)
+        store = found.open_store() if found.open_store is not None else None
+        return SubmitService(self._engine, self._trace, self._expected, handicap, store)
 
-
-def _server(calls: Mapping[int, Call], given: Mapping[str, Any], answers: Mapping[str, Any]) -> Callable[[int, int], object]:
-    """serve(at, size): requests at … at + size - 1 into the bound arrays, the call, its answers out."""
-    if len(given) == 1 and len(answers) == 1:
-        ((name, source),), ((output, sink),) = given.items(), answers.items()
-        ports = {size: (call.inputs[name], call, call.outputs) for size, call in calls.items()}
-
-        def serve_one(at: int, size: int) -> None:
-            row, call, results = ports[size]
-            row[...] = source[at : at + size]
-            call()
-            sink[at : at + size] = results[output]
-
-        return serve_one
-
-    def serve(at: int, size: int) -> None:
-        call = calls[size]
-        for name, array in call.inputs.items():
-            array[...] = given[name][at : at + size]
-        call()
-        for name, answer in answers.items():
-            answer[at : at + size] = call.outputs[name]
-
-    return serve
+    def _error(self, span: slice) -> float:
+        return max(discrepancy(self._answers[name][span], expected[span], self._scale[name]) for name, expected in self._expected.items())
 
 
 def _poison(dtype: Any) -> Any:
     """A value that is no likely answer."""
     return np.finfo(dtype).max if dtype.kind == "f" else (np.iinfo(dtype).max if dtype.kind in "iu" else True)
-
-
-def _stretched(serve: Callable[[int, int], object], factor: float) -> Callable[[int, int], object]:
-    """`serve` made slower by a known factor, whatever it takes: it spins for the rest."""
-    clock = time.perf_counter_ns
-
-    def slower(at: int, size: int) -> None:
-        begin = clock()
-        serve(at, size)
-        until = begin + factor * (clock() - begin)
-        while clock() < until:
-            continue
-
-    return slower

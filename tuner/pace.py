@@ -85,14 +85,14 @@ def without_long_gaps(trace: Trace, gap_s: float) -> Trace:
     if trace.arrival_s is None:
         return trace
     gaps = np.minimum(np.diff(trace.arrival_s, prepend=trace.arrival_s[:1]), gap_s)
-    return Trace(trace.inputs, np.cumsum(gaps), trace.labels)
+    return dataclasses.replace(trace, arrival_s=np.cumsum(gaps))
 
 
 def _affordable(model: Path, signatures: Sequence[Signature], trace: Trace) -> int:
     """How many requests per split the oracle can answer in its time."""
-    together = min(32, len(trace)) if batched(signatures) else 1
+    together = min(32, trace.row_count) if batched(signatures) else 1
     taken_s = seconds_per_request(onnx.load(model), bindable(signatures, trace.inputs, together), together)
-    return max(8, int(min(MOST, ORACLE_S / 2 / max(1e-9, taken_s))))
+    return max(8, int(min(MOST, ORACLE_S / 2 / max(1e-9, taken_s * trace.row_count / len(trace)))))
 
 
 def _seconds_per_call(model: Path, trace: Trace, base: Config) -> float:

@@ -51,6 +51,7 @@ class Plan:
     accuracy: Mapping[str, float]
     knobs: tuple[Knob, ...]
     base: Config
+    submits: bool = False
 
     @property
     def traffic(self) -> str:
@@ -58,7 +59,8 @@ class Plan:
         split = ", ".join(f"{len(group)} × {len(group[0]):,} requests {kind}" for kind, group in self._splits())
         if self.tuning[0].arrival_s is None:
             return f"{split}; back to back"
-        return f"{split}; on their schedule, idle gaps cut to {self.pace.gap_s * 1e3:g} ms"
+        how = " through submit" if self.submits else ""
+        return f"{split}{how}; on their schedule, idle gaps cut to {self.pace.gap_s * 1e3:g} ms"
 
     def identity(self) -> dict[str, Any]:
         """What a journal must agree on before it is gone on with."""
@@ -67,6 +69,7 @@ class Plan:
             "machine": host().fingerprint,
             "traces": [trace.digest() for _, group in self._splits() for trace in group],
             "tolerance": self.tolerance,
+            "submits": self.submits,
             "base": {name: value for name, value in self.base.knobs().items() if value != Config().knobs()[name]},
             "space": {knob.name: list(knob.values) for knob in self.knobs},
         }
@@ -100,11 +103,11 @@ def prepare(
         main = found.models[found.main_model]
         path, name, tolerance, accuracy = found.model_path(), workload, main.tolerance, {main.metric: main.accuracy}
         slos, objective = slos or tuple(parse_slos(found.slo)), objective or found.objective
-        graph, base = read(path), found.base
+        graph, base, submits = read(path), found.base, found.submits
         splits = found.traces("tuning", REQUESTS), found.traces("held_out", REQUESTS)
     else:
         path, name, tolerance, accuracy = Path(str(model)), Path(str(model)).stem, TOLERANCE, {}
-        graph, base = read(path), Config()
+        graph, base, submits = read(path), Config(), False
         splits = _of_trace(graph, trace) if trace is not None else _drawn(graph, seed)
     for one in (*splits[0], *splits[1]):
         check(bindable(graph.inputs, one.inputs, 1), graph.inputs)
@@ -113,7 +116,7 @@ def prepare(
     tuning, held_out = (tuple(without_long_gaps(one.between(0, pace.requests), pace.gap_s) for one in group) for group in splits)
     operators = tuple(sorted({node.op for node in graph.nodes}))
     knobs = tuple(space(host(), operators, batched(graph.inputs), base, precision))
-    return Plan(name, path, model_hash(path), tuning, held_out, pace, tolerance, slos, accuracy, knobs, base)
+    return Plan(name, path, model_hash(path), tuning, held_out, pace, tolerance, slos, accuracy, knobs, base, submits)
 
 
 def _precision(path: Path, graph: Graph, trace: Trace, tolerance: float, base: Config) -> tuple[Config, str | None]:

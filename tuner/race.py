@@ -17,8 +17,8 @@ from openinfer.worker.process import Worker
 
 @dataclasses.dataclass(frozen=True)
 class Course:
-    """What every arm of a race serves: model, trace and oracle files, requests per block, the quantile that is compared, and how long a
-    block takes the default.
+    """What every arm of a race serves: model, trace and oracle files, requests per block, the quantile that is compared, how long a block
+    takes the default, and the workload whose requests come through `Engine.submit`, where they do.
     """
 
     model: str
@@ -29,6 +29,7 @@ class Course:
     block: int
     quantile: float
     block_s: float
+    submits: str = ""
 
     @property
     def timeout_s(self) -> float:
@@ -82,6 +83,7 @@ def processes(course: Course, arms: Mapping[str, Config], handicaps: Mapping[str
                 "oracle": course.oracle,
                 "tolerance": course.tolerance,
                 "handicap": (handicaps or {}).get(name, 1.0),
+                "submits": course.submits,
             }
             workers[name] = stack.enter_context(Worker("openinfer.tuner.arm_server:open_arm", spec, name=f"arm {name}"))
         for name, worker in workers.items():

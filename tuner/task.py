@@ -63,7 +63,7 @@ def _course(folder: Path, name: str, trace: Trace, plan: Plan) -> Course:
     if not (place.exists() and oracle.exists() and mark.exists() and mark.read_text() == digest):
         mark.unlink(missing_ok=True)
         answers = expected_outputs(onnx.load(plan.model), read(plan.model).inputs, trace.inputs)
-        traces.write(Trace(trace.inputs, trace.arrival_s), place)
+        traces.write(dataclasses.replace(trace, labels=None), place)
         write_atomically(oracle, traces.npz_bytes(answers))
         write_atomically(mark, digest)
     return Course(
@@ -75,4 +75,5 @@ def _course(folder: Path, name: str, trace: Trace, plan: Plan) -> Course:
         block=plan.pace.block,
         quantile=quantile_of(plan.pace.objective),
         block_s=plan.pace.block_s,
+        submits=plan.name if plan.submits else "",
     )

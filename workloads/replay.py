@@ -1,43 +1,39 @@
 """Open-loop replay: requests are due on the trace's schedule, whatever the engine does, and latency counts from when each was due.
 
-The inline form spins to each due time in the calling thread: a hop to another process would swamp a call of 200 ns. It writes integer
-timestamps only; histograms are made afterwards, above this layer.
+`replay_inline` spins to each due time in the calling thread: a hop to another process would swamp a call of 200 ns. `replay_submit` sends
+tasks from timers of the event loop that answers them, which sleeps in between as it does in service. Both write integer timestamps only;
+histograms are made afterwards, above this layer.
 """
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
+import selectors
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from openinfer.errors import WorkloadError
 
 Nanoseconds = npt.NDArray[np.int64]
 
 
 @dataclasses.dataclass(frozen=True)
 class ReplayTimes:
-    """Per request, in ns from the start of the replay: when it was due, when its call began, when its answer was there."""
+    """Per request, in ns from the start of the replay: when it was due, when its call began, when its answer was there.
+
+    `lateness_ns` is what the generator adds. Inline, per call: its begin, less when it could have begun (its batch was due, and the call
+    before had ended). Through `submit`, per request: its begin, less when it was due, whatever kept the loop.
+    """
 
     intended_ns: Nanoseconds
     start_ns: Nanoseconds
     end_ns: Nanoseconds
-    batch: npt.NDArray[np.int64]
-    max_batch: int
-    max_delay_ns: int
-
-    @property
-    def lateness_ns(self) -> Nanoseconds:
-        """Per call: its begin, less when it could have begun (its batch was due, and the call before had ended). The generator's own
-        fault.
-        """
-        first = np.flatnonzero(np.diff(self.start_ns, prepend=-1))
-        last = np.minimum(first + self.max_batch, len(self.start_ns)) - 1
-        due = np.minimum(self.intended_ns[last], self.intended_ns[first] + self.max_delay_ns)
-        free = np.concatenate([[0], self.end_ns[first[1:] - 1]])
-        late: Nanoseconds = self.start_ns[first] - np.maximum(due, free)
-        return late
+    lateness_ns: Nanoseconds
 
     @property
     def corrected_ns(self) -> Nanoseconds:
@@ -66,7 +62,7 @@ def replay_inline(
     requests = len(arrival_s)
     due = np.round(np.asarray(arrival_s) * 1e9).astype(np.int64)
     schedule = due.tolist()
-    starts, ends, sizes = [0] * requests, [0] * requests, [0] * requests
+    starts, ends = [0] * requests, [0] * requests
     delay = max_delay_us * 1000
     origin = clock()
     first = 0
@@ -83,6 +79,72 @@ def replay_inline(
         serve(first, count)
         end = clock() - origin
         for index in range(first, first + count):
-            starts[index], ends[index], sizes[index] = now, end, count
+            starts[index], ends[index] = now, end
         first += count
-    return ReplayTimes(due, np.array(starts, np.int64), np.array(ends, np.int64), np.array(sizes, np.int64), max_batch, delay)
+    begun, ended = np.array(starts, np.int64), np.array(ends, np.int64)
+    return ReplayTimes(due, begun, ended, _lateness(due, begun, ended, max_batch, delay))
+
+
+async def replay_submit(
+    arrival_s: npt.NDArray[np.float64] | None,
+    count: int,
+    submit: Callable[[int], Awaitable[Any]],
+    *,
+    clock: Callable[[], int] = time.perf_counter_ns,
+) -> tuple[ReplayTimes, list[Any]]:
+    """Await `submit(0)` … `submit(count - 1)`, each in a task of its own that starts when it is due; the times, and what was returned.
+
+    Without `arrival_s` each request is sent once the one before is answered. `WorkloadError` where a request raises, once all have ended.
+    """
+    starts, ends = [0] * count, [0] * count
+    answers: list[Any] = [None] * count
+    origin = clock()
+
+    async def one(index: int) -> None:
+        starts[index] = clock() - origin
+        answers[index] = await submit(index)
+        ends[index] = clock() - origin
+
+    if arrival_s is None:
+        for index in range(count):
+            await one(index)
+        begun = np.array(starts, np.int64)
+        return ReplayTimes(begun, begun, np.array(ends, np.int64), np.zeros(count, np.int64)), answers
+
+    loop = asyncio.get_running_loop()
+    due = np.round(np.asarray(arrival_s) * 1e9).astype(np.int64)
+    schedule = due.tolist()
+    tasks: list[asyncio.Task[None]] = []
+    sent = loop.create_future()
+
+    def send() -> None:
+        now = clock() - origin
+        while len(tasks) < count and schedule[len(tasks)] <= now:
+            tasks.append(loop.create_task(one(len(tasks))))
+        if len(tasks) < count:
+            loop.call_later(max(0, schedule[len(tasks)] - (clock() - origin)) / 1e9, send)
+        else:
+            sent.set_result(None)
+
+    send()
+    await sent
+    failed = [error for error in await asyncio.gather(*tasks, return_exceptions=True) if error is not None]
+    if failed:
+        raise WorkloadError(f"{len(failed)} of {count} requests got no answer; the first: {failed[0]}")
+    begun = np.array(starts, np.int64)
+    return ReplayTimes(due, begun, np.array(ends, np.int64), begun - due), answers
+
+
+def precise_loop() -> asyncio.AbstractEventLoop:
+    """An event loop whose timers are as fine as the kernel's; those of the usual one are rounded up to whole milliseconds by epoll."""
+    return asyncio.SelectorEventLoop(selectors.SelectSelector())
+
+
+def _lateness(due: Nanoseconds, begun: Nanoseconds, ended: Nanoseconds, max_batch: int, delay: int) -> Nanoseconds:
+    """Of the calls of an inline replay."""
+    first = np.flatnonzero(np.diff(begun, prepend=-1))
+    last = np.minimum(first + max_batch, len(begun)) - 1
+    ready = np.minimum(due[last], due[first] + delay)
+    free = np.concatenate([[0], ended[first[1:] - 1]])
+    late: Nanoseconds = begun[first] - np.maximum(ready, free)
+    return late

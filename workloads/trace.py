@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import io
 import zipfile
@@ -23,15 +24,24 @@ Array = npt.NDArray[Any]
 _UNREADABLE = (OSError, ValueError, EOFError, KeyError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
 
 
+# Names in files, beside the inputs' own.
+ROWS, LOOK_UPS = "request_rows", "request_look_ups"
+
+
 @dataclasses.dataclass(frozen=True)
 class Trace:
-    """`inputs` map a model input to an array whose first axis is the request; `arrival_s` are seconds from the start, ascending, or
-    `None`.
+    """`inputs` map a model input to an array whose first axis is the row; `labels` have a value a row. A request brings `rows` of
+    them, [requests], or one where that is `None`.
+
+    `arrival_s`, [requests]: seconds from the start, ascending, or `None`. `look_ups`, [requests]: the key that a request looks up before
+    it can be answered, -1 for a request that has all it needs.
     """
 
     inputs: Mapping[str, Array]
     arrival_s: npt.NDArray[np.float64] | None = None
     labels: Array | None = None
+    rows: npt.NDArray[np.int64] | None = None
+    look_ups: npt.NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         if not self.inputs:
@@ -40,34 +50,62 @@ class Trace:
         for name, array in (*self.inputs.items(), *labels.items()):
             if array.ndim == 0:
                 raise WorkloadError(f"{name}: found a single value; allowed: arrays whose first axis is the request; reshape it to (1, …)")
-        lengths = {name: len(array) for name, array in (*self.inputs.items(), *labels.items())}
+        _check_lengths({name: len(array) for name, array in (*self.inputs.items(), *labels.items())})
+        lengths = {name: len(array) for name, array in self._by_request()}
         if self.arrival_s is not None:
             _check_times(self.arrival_s)
-            lengths["arrival_s"] = len(self.arrival_s)
             if len(self.arrival_s) and not (np.isfinite(self.arrival_s).all() and (np.diff(self.arrival_s) >= 0).all()):
                 raise WorkloadError("arrival_s: found times that are not finite and ascending; sort the trace by arrival")
-        if len(set(lengths.values())) != 1:
-            raise WorkloadError(f"a trace whose arrays differ in length: {lengths}; the first axis is the request")
+        if self.rows is None:
+            lengths["inputs"] = self.row_count
+        elif (self.rows < 1).any() or int(self.rows.sum()) != self.row_count:
+            found = f"{int(self.rows.sum())} rows in all, the smallest request {int(self.rows.min(initial=0))}"
+            raise WorkloadError(f"{ROWS}: found {found}; allowed: at least 1 each, {self.row_count} in all, as the inputs have")
+        _check_lengths(lengths)
 
     def __len__(self) -> int:
+        return self.row_count if self.rows is None else len(self.rows)
+
+    @property
+    def row_count(self) -> int:
+        """Rows of all requests."""
         return len(next(iter(self.inputs.values())))
 
+    @functools.cached_property
+    def _begins(self) -> list[int]:
+        """The first row of each request, and the end."""
+        return list(range(len(self) + 1)) if self.rows is None else [0, *np.cumsum(self.rows).tolist()]
+
+    def span(self, start: int, stop: int) -> slice:
+        """The rows of requests start … stop - 1."""
+        return slice(self._begins[start], self._begins[stop])
+
     def request(self, index: int) -> dict[str, Array]:
-        """The inputs of one request, with a leading batch axis of 1."""
-        return {name: array[index : index + 1] for name, array in self.inputs.items()}
+        """The inputs of one request: its rows on the first axis."""
+        return {name: array[self.span(index, index + 1)] for name, array in self.inputs.items()}
 
     def digest(self) -> str:
-        """SHA-256 of what the requests carry and when they come."""
+        """SHA-256 of what the requests carry, when they come and what they look up."""
         digest = hashlib.sha256()
-        for name, array in (*self.inputs.items(), *([("arrival_s", self.arrival_s)] if self.arrival_s is not None else [])):
+        for name, array in (*self.inputs.items(), *self._by_request()):
             digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode() + np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
 
     def between(self, start: int, stop: int) -> Trace:
         """Requests start … stop - 1; the first of them arrives at 0."""
-        inputs = {name: array[start:stop] for name, array in self.inputs.items()}
-        arrival = None if self.arrival_s is None else self.arrival_s[start:stop] - self.arrival_s[start : start + 1]
-        return Trace(inputs, arrival, None if self.labels is None else self.labels[start:stop])
+        span = self.span(start, min(stop, len(self)))
+        return Trace(
+            {name: array[span] for name, array in self.inputs.items()},
+            None if self.arrival_s is None else self.arrival_s[start:stop] - self.arrival_s[start : start + 1],
+            None if self.labels is None else self.labels[span],
+            None if self.rows is None else self.rows[start:stop],
+            None if self.look_ups is None else self.look_ups[start:stop],
+        )
+
+    def _by_request(self) -> list[tuple[str, Array]]:
+        """What has one value a request."""
+        kept = (("arrival_s", self.arrival_s), (ROWS, self.rows), (LOOK_UPS, self.look_ups))
+        return [(name, array) for name, array in kept if array is not None]
 
 
 def read(path: str | Path) -> Trace:
@@ -80,7 +118,21 @@ def read(path: str | Path) -> Trace:
     if arrival is not None:
         _check_times(arrival)
         arrival = arrival.astype(np.float64)
-    return Trace(arrays, arrival, arrays.pop("labels", None))
+    rows, look_ups = (_integers(name, arrays.pop(name, None)) for name in (ROWS, LOOK_UPS))
+    return Trace(arrays, arrival, arrays.pop("labels", None), rows, look_ups)
+
+
+def _integers(name: str, array: Array | None) -> npt.NDArray[np.int64] | None:
+    if array is None:
+        return None
+    if array.ndim != 1 or array.dtype.kind not in "iu":
+        raise WorkloadError(f"{name}: found {array.dtype} of shape {array.shape}; allowed: one integer a request")
+    return array.astype(np.int64)
+
+
+def _check_lengths(lengths: Mapping[str, int]) -> None:
+    if len(set(lengths.values())) > 1:
+        raise WorkloadError(f"a trace whose arrays differ in length: {dict(lengths)}; the first axis is the request")
 
 
 def _check_times(arrival: Array) -> None:
@@ -92,15 +144,11 @@ def _check_times(arrival: Array) -> None:
 def write(trace: Trace, path: str | Path) -> None:
     """Write the whole trace or nothing."""
     path = Path(path)
-    arrays: dict[str, Any] = dict(trace.inputs)
-    if trace.arrival_s is not None:
-        arrays["arrival_s"] = trace.arrival_s
-    if trace.labels is not None:
-        arrays["labels"] = trace.labels
     if path.suffix == ".npz":
-        data = npz_bytes(arrays)
+        labels = {} if trace.labels is None else {"labels": trace.labels}
+        data = npz_bytes({**trace.inputs, **labels, **dict(trace._by_request())})
     elif path.suffix == ".parquet":
-        data = _parquet(arrays).getvalue()
+        data = _parquet(trace).getvalue()
     else:
         raise WorkloadError(f"cannot write a trace of type {path.suffix!r}; allowed: {', '.join(READERS)}")
     write_atomically(path, data)
@@ -113,16 +161,19 @@ def npz_bytes(arrays: Mapping[str, Any]) -> bytes:
     return buffer.getvalue()
 
 
-def _parquet(arrays: Mapping[str, Array]) -> io.BytesIO:
+def _parquet(trace: Trace) -> io.BytesIO:
+    """A record a request; the rows of requests of several are a list."""
     import pyarrow
     import pyarrow.parquet
 
+    labels = {} if trace.labels is None else {"labels": trace.labels}
     columns = {}
-    for name, array in arrays.items():
+    for name, array in ({**trace.inputs, **labels}).items():
         flat: Any = pyarrow.array(np.ascontiguousarray(array).reshape(-1))
         for size in reversed(array.shape[1:]):
             flat = pyarrow.FixedSizeListArray.from_arrays(flat, size)
-        columns[name] = flat
+        columns[name] = flat if trace.rows is None else pyarrow.ListArray.from_arrays(pyarrow.array(trace._begins, pyarrow.int32()), flat)
+    columns |= {name: pyarrow.array(array) for name, array in trace._by_request() if name != ROWS}
     buffer = io.BytesIO()
     pyarrow.parquet.write_table(pyarrow.table(columns), buffer)
     return buffer
@@ -171,9 +222,14 @@ def _read_parquet(path: Path) -> dict[str, Array]:
 def _columns(table: Any) -> dict[str, Array]:
     import pyarrow
 
-    arrays = {}
+    arrays: dict[str, Array] = {}
     for name in table.column_names:
         column = table[name].combine_chunks()
+        if pyarrow.types.is_list(column.type) and not column.null_count:
+            rows = np.diff(column.offsets.to_numpy())
+            if not np.array_equal(arrays.setdefault(ROWS, rows), rows):
+                raise ValueError(f"column {name!r} has other lists than the columns before; allowed: as many rows of a request in each")
+            column = column.flatten()
         shape = [len(column)]
         while pyarrow.types.is_fixed_size_list(column.type):
             shape.append(column.type.list_size)

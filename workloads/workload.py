@@ -7,7 +7,7 @@ import shutil
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from openinfer.workloads import trace as traces
 from openinfer.workloads.trace import Trace
@@ -18,7 +18,9 @@ from openinfer.errors import WorkloadError, suggest
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """One model of a workload. `accuracy` is what training measured on held-out data, by the measure named in `metric`."""
+    """One model of a workload. `accuracy` is what training measured on held-out data, by the measure named in `metric`; `best_accuracy`
+    what nothing could exceed on the same data, where that is known.
+    """
 
     file: str
     description: str
@@ -26,6 +28,20 @@ class Model:
     accuracy: float
     accuracy_interval: tuple[float, float]
     tolerance: float
+    best_accuracy: float | None = None
+
+
+class Store(Protocol):
+    """Where requests look up what they need, made by a workload for as long as it is served. Any thread may look up."""
+
+    def blank(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """What a request carries that has yet to look the rest up, from the model's inputs."""
+
+    def look_up(self, request: tuple[int, Mapping[str, Any]]) -> dict[str, Any]:
+        """The model's inputs, from the request's key and what it carries. Blocks."""
+
+    def close(self) -> None:
+        """End it, and remove what it has written."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +49,8 @@ class Workload:
     """A domain: its models, the traffic that it generates, its promises.
 
     `generate(regime, requests, seed)` makes a trace; `export_raw(folder, name, regime, requests, seed)` writes what lies behind it in the
-    domain's own formats. `base` is the configuration that a study compares others with: the table `config`, defaults where there is none.
+    domain's own formats. `submits` tells that its requests come through `Engine.submit`; they look up in what `open_store()` makes, where
+    there is one. `base` is the configuration that a study compares others with: the table `config`, defaults where there is none.
     """
 
     name: str
@@ -48,6 +65,8 @@ class Workload:
     generate: Callable[[str, int, int], Trace]
     export_raw: Callable[[Path, str, str, int, int], list[Path]]
     base: Config = dataclasses.field(default_factory=Config)
+    submits: bool = False
+    open_store: Callable[[], Store] | None = None
 
     def model_path(self, name: str | None = None) -> Path:
         """The ONNX file of a model; the main one by default."""
@@ -79,7 +98,10 @@ class Workload:
 
 
 def load(
-    folder: Path, generate: Callable[[str, int, int], Trace], export_raw: Callable[[Path, str, str, int, int], list[Path]]
+    folder: Path,
+    generate: Callable[[str, int, int], Trace],
+    export_raw: Callable[[Path, str, str, int, int], list[Path]],
+    open_store: Callable[[], Store] | None = None,
 ) -> Workload:
     """The workload described in `folder`."""
     table: dict[str, Any] = tomllib.loads((folder / "workload.toml").read_text(encoding="utf-8"))
@@ -99,4 +121,6 @@ def load(
         generate,
         export_raw,
         Config.parse(table.get("config", {}), str(folder / "workload.toml")),
+        table.get("through") == "submit",
+        open_store,
     )

@@ -15,6 +15,10 @@ PANELS: tuple[tuple[str, float, dict[str, str]], ...] = (
     ("RAM, MiB", 1 / MIB, {"resident_bytes": "-"}),
     ("fragmentation, %", 100, {"internal_fragmentation": "-", "external_fragmentation": ":"}),
     ("waiting, % of time", 100, {"waiting": "-"}),
+    ("p99 of queue, ms", 1e-6, {"queue_p99_ns": "-"}),
+    ("p99 of hand-off, ms", 1e-6, {"handoff_p99_ns": "-"}),
+    ("p99 of look-up, ms", 1e-6, {"blocking_p99_ns": "-"}),
+    ("batches, % full", 100, {"batch_fill": "-"}),
 )
 
 

@@ -71,6 +71,34 @@ def test_joined_requests_get_their_own_answers(tmp_path):
     arm.close()
 
 
+def queries(folder, **knobs):
+    task = write(prepare("recommendation", None, None, None, None, 0, PACE), folder / "r.study")
+    course = task.tuning
+    config = task.base.with_knobs(knobs).model_dump(mode="json")
+    return course, open_arm(course.model, config, course.trace, course.oracle, course.tolerance, submits=course.submits)
+
+
+@pytest.mark.parametrize("mode", ["auto", "async", "hybrid", "inline"])
+def test_requests_of_several_rows_through_submit_get_their_own_answers(tmp_path, mode):
+    course, arm = queries(tmp_path, **{"scheduler.mode": mode})
+    assert course.submits == "recommendation"
+    found = arm.block(20, 20)
+    assert found["error"] <= 1e-5 and len(found["corrected"]) == 20 and (found["corrected"] >= found["raw"]).all()
+    assert found["seen"]["blocking_p99_ns"] > 0 and 0 < found["seen"]["batch_fill"] <= 1
+    arm.close()
+
+
+def test_a_look_up_that_gives_another_user_is_found(tmp_path):
+    _, arm = queries(tmp_path)
+    requests = arm._service._requests
+    index = next(k for k in range(20, 40) if requests[k][1] is not None)
+    (user, carried), look_up = requests[index]
+    requests[index] = (((user + 1) % 2000, carried), look_up)
+    assert arm.block(0, 20)["error"] <= 1e-5
+    assert arm.block(20, 20)["error"] > 1e-5
+    arm.close()
+
+
 @pytest.mark.parametrize("proto", [every_type, mlp])
 def test_one_wrong_answer_is_found(tmp_path, proto):
     course, arm = served(tmp_path, proto())
