@@ -91,7 +91,7 @@ class SandboxConfig(Section):
     mode: Literal["off", "process", "strict"] = Field(
         "off", description="a process with the protections that this kernel has, or with all that are required, or none"
     )
-    spin_us: int = Field(50, ge=0, le=1_000_000, description="how long either side spins for the other before it sleeps, in µs")
+    spin_us: int = Field(200, ge=0, le=1_000_000, description="how long either side spins for the other before it sleeps, in µs")
     timeout_ms: int = Field(10_000, ge=1, le=86_400_000, description="a call that takes longer has hung; its worker is replaced, in ms")
     load_timeout_s: int = Field(120, ge=1, le=86_400, description="reading and compiling the model may take, in s")
     memory_mb: int = Field(1024, ge=16, le=1 << 20, description="memory that a worker may take above what the loaded model has, in MiB")

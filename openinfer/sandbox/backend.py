@@ -69,7 +69,10 @@ class SandboxBackend:
         if not before and not after:
             return BoundCall(crossing, arrays, made)
 
+        announce = self._calls.client.announce
+
         def copied() -> None:
+            announce()
             for target, array in before:
                 target[...] = array
             crossing()

@@ -278,6 +278,7 @@ class Calls:
 
     def _filled(self, arrays: Mapping[str, Any]) -> Call:
         call = self._lease(tuple(array.shape for array in arrays.values()))
+        self.client.announce()
         for name, array in arrays.items():
             call.inputs[name][...] = array
         return call

@@ -46,6 +46,7 @@ from openinfer.sandbox.workers import Workers
 log = logging.getLogger("openinfer")
 
 _CALL_AGAIN = "load the model again"
+_EARLY_NS = 200_000  # how long before its end a long request is woken for: the kernel may be 50 µs late with a timer, and a core 50 to wake
 _ANSWERED = (DONE, UNKNOWN_CALL, FAILED)
 
 _clients: weakref.WeakSet[Client] = weakref.WeakSet()
@@ -140,18 +141,24 @@ class Client:
             self.requests += len(tickets)
             self._post(self._posted_at, self._posted, self._posted_waiters)
 
+    def announce(self) -> None:
+        """Wake a worker that sleeps: a request is about to be posted, and what it carries is copied while the worker's core wakes."""
+        if self._words[POSTED_WAITERS]:
+            with self._lock:
+                self._post(self._posted_at, self._posted, self._posted_waiters)
+
     def finish(self, ticket: Ticket, typical_ns: int = 0) -> int:
         """Wait for one request: DONE, FAILED or UNKNOWN_CALL, as the worker says. `SandboxError` where the worker was lost. The slot, and
         with it the message, stays the caller's until `release`; where the waiting is interrupted it is abandoned. A request that typically
         takes long is slept through until shortly before its end.
         """
         words, wait, spin = self._words, self._wait, self._spin_ns
-        nap = typical_ns - 2 * spin if spin else 0
-        if nap <= spin:
-            nap = 0
+        early = max(spin, _EARLY_NS)
+        nap = max(0, typical_ns - early) if spin else 0
         try:
-            while wait(ticket.state, QUEUED, ticket.waiters, nap, 4 * spin if nap else spin, self._timeout_ns):
+            while wait(ticket.state, QUEUED, ticket.waiters, nap, 2 * early if nap else spin, self._timeout_ns):
                 self._check_progress()
+                nap = 0
         except BaseException:
             self.abandon((ticket,))
             raise

@@ -1,7 +1,7 @@
 """Native waiting and waking on words that two processes share, linked once a process.
 
     wait(word, old, waiters, nap_ns, spin_ns, timeout_ns):
-                     sleep for nap_ns; spin until *word != old; after the budget sleep for the rest of the time. To sleep is
+                     sleep for nap_ns; spin until *word != old; after the budget sleep, until woken or late. To sleep is
                      waiters += 1; look again; futex(word, old, time); waiters -= 1
     post(word, value, waiters):
                      *word = value; wake whoever waits
@@ -98,7 +98,7 @@ awake:
   %same.3 = icmp eq i64 %value.3, %old
   br i1 %same.3, label %rested, label %changed
 rested:
-  br i1 %napping, label %look, label %sleep
+  br i1 %napping, label %look, label %late
 changed:
   ret i64 0
 late:
@@ -122,7 +122,8 @@ _lock = ForkLock()
 
 
 def wait() -> Callable[[int, int, int, int, int, int], int]:
-    """`wait(word, old, waiters, nap_ns, spin_ns, timeout_ns)`, words by address: 0 once the word is not `old`, 1 after the time-out."""
+    """`wait(word, old, waiters, nap_ns, spin_ns, timeout_ns)`, words by address: 0 once the word is not `old`, 1 after the time-out
+    and where a sleeper is woken without a change, by a signal or by `post` of the same value: who calls again spins again."""
     return _function("openinfer_ring_wait", ctypes.c_int64, 6)
 
 

@@ -138,3 +138,13 @@ def test_a_closed_engine_refuses() -> None:
     engine.close()
     with pytest.raises(SandboxError, match="closed"):
         call()
+
+
+def test_a_worker_that_sleeps_is_woken_before_the_copy_and_answers_the_same(plain: Engine) -> None:
+    with load(models.mlp(), {"sandbox": {"mode": "strict", "spin_us": 0, "shared_mb": 16}}) as boxed:
+        own = np.empty((8, 40), np.float32)
+        call = boxed.bind({"x": own})
+        for _ in range(50):
+            own[...] = _rows(8)
+            call()
+            np.testing.assert_array_equal(call.outputs["probabilities"], plain.run({"x": own})["probabilities"])
