@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -115,8 +115,12 @@ def prepare(
     pace = known or measure(path, graph.inputs, [*splits[0], *splits[1]], objective, base)
     tuning, held_out = (tuple(without_long_gaps(one.between(0, pace.requests), pace.gap_s) for one in group) for group in splits)
     operators = tuple(sorted({node.op for node in graph.nodes}))
-    knobs = tuple(space(host(), operators, batched(graph.inputs), base, precision))
+    knobs = tuple(space(host(), operators, batched(graph.inputs), base, precision, submits, submits and _looks_up(tuning)))
     return Plan(name, path, model_hash(path), tuning, held_out, pace, tolerance, slos, accuracy, knobs, base, submits)
+
+
+def _looks_up(traces: Sequence[Trace]) -> bool:
+    return any(trace.look_ups is not None and bool((trace.look_ups >= 0).any()) for trace in traces)
 
 
 def _precision(path: Path, graph: Graph, trace: Trace, tolerance: float, base: Config) -> tuple[Config, str | None]:

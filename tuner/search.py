@@ -45,13 +45,16 @@ def search(task: Task, knobs: Sequence[Knob], journal: Journal, seed: int, more:
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    distributions = {knob.name: optuna.distributions.CategoricalDistribution(knob.values) for knob in knobs}
+    # Optuna sees the place of each value, for it takes no lists.
+    distributions = {knob.name: optuna.distributions.CategoricalDistribution(range(len(knob.values))) for knob in knobs}
+    values = {knob.name: knob.values for knob in knobs}
     study = optuna.create_study(direction="minimize")
     defaults = {knob.name: knob.values[0] for knob in knobs}
     trials = recorded(journal)
     for trial in trials:
         if trial.objective is not None:
-            study.add_trial(optuna.trial.create_trial(params=defaults | trial.knobs, distributions=distributions, value=trial.objective))
+            params = places(defaults | trial.knobs, values)
+            study.add_trial(optuna.trial.create_trial(params=params, distributions=distributions, value=trial.objective))
     begin = time.monotonic() - max((trial.started_s + trial.duration_s for trial in trials), default=0.0)
     try:
         with processes(task.tuning, {"default": task.base}) as standing:
@@ -62,9 +65,10 @@ def search(task: Task, knobs: Sequence[Knob], journal: Journal, seed: int, more:
                     seed=seed_of(seed, number), n_startup_trials=len(knobs) + STARTING, multivariate=True
                 )
                 if number < len(knobs):
-                    study.enqueue_trial(defaults | dict(knobs[number].beside) | {knobs[number].name: knobs[number].values[-1]})
+                    alone = {knobs[number].name: knobs[number].values[-1]}
+                    study.enqueue_trial(places(defaults | dict(knobs[number].beside) | alone, values))
                 asked = study.ask(distributions)
-                record = _measure(task, standing, dict(asked.params), number, begin, seed)
+                record = _measure(task, standing, {name: values[name][at] for name, at in asked.params.items()}, number, begin, seed)
                 if record["objective"] is None:
                     study.tell(asked, state=optuna.trial.TrialState.FAIL)
                 else:
@@ -75,6 +79,11 @@ def search(task: Task, knobs: Sequence[Knob], journal: Journal, seed: int, more:
         log.warning("the search was interrupted; the finalists are raced now; Ctrl-C again ends the race")
         return recorded(journal)
     return trials
+
+
+def places(knobs: Mapping[str, Any], values: Mapping[str, Sequence[Any]]) -> dict[str, int]:
+    """Knob → where its value stands among those that may be tried."""
+    return {name: list(values[name]).index(value) for name, value in knobs.items()}
 
 
 def recorded(journal: Journal) -> list[Trial]:

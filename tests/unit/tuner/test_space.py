@@ -18,34 +18,44 @@ FIXED |= {name for name in Config().knobs() if name.startswith("sandbox.")}
 # The pool's policy and the planner's effort: neither touches a call that runs.
 FIXED |= {f"memory.{name}" for name in ("budget_bytes", "size_growth", "idle_s", "controller", "plan_effort")}
 
-# What acts on `Engine.submit` alone; the inline replay that a study races calls the engine itself.
-ON_SUBMIT = {"mode", "preferred_batches", "queue_limit", "workers", "offload_us", "record", "stall_ms"}
-ON_SUBMIT |= {"blocking_threads", "blocking_timeout_ms"}
+# Promises to those who wait, and what is kept for diagnosis.
+FIXED |= {f"scheduler.{name}" for name in ("queue_limit", "blocking_timeout_ms", "record", "stall_ms")}
+
+# What acts on `Engine.submit` alone: the inline replay calls the engine itself.
+ON_SUBMIT = {f"scheduler.{name}" for name in ("mode", "preferred_batches", "workers", "offload_us", "blocking_threads")}
 
 
-def names(operators, batches=True, precision="float64", processors=(0, 1), base=None):
+def names(operators, batches=True, precision="float64", processors=(0, 1), base=None, submits=False, looks_up=False):
     machine = dataclasses.replace(host(), processors=processors)
-    return {knob.name: knob.values for knob in space(machine, operators, batches, base or Config(), precision)}
+    return {knob.name: knob.values for knob in space(machine, operators, batches, base or Config(), precision, submits, looks_up)}
 
 
 def test_settings_beside_a_knob_are_those_without_which_it_does_nothing():
     machine = dataclasses.replace(host(), processors=(0, 1))
-    beside = {knob.name: knob.beside for knob in space(machine, ["Gemm"], True, Config(), None) if knob.beside}
-    assert set(beside) == {"engine.wait", "engine.spin_us", "engine.pin", "scheduler.max_delay_us"}
-    for settings in beside.values():
-        Config().with_knobs(settings)
+    for submits in (False, True):
+        knobs = space(machine, ["Gemm"], True, Config(), None, submits, submits)
+        beside = {knob.name: knob.beside for knob in knobs if knob.beside}
+        more = {"scheduler.preferred_batches", "scheduler.blocking_threads"} if submits else set()
+        assert set(beside) == {"engine.wait", "engine.spin_us", "engine.pin", "scheduler.max_delay_us"} | more
+        by_name = {knob.name: knob.values for knob in knobs}
+        for settings in beside.values():
+            assert all(value in by_name[name] for name, value in settings.items())
+            Config().with_knobs(settings)
 
 
 def test_no_knob_is_forgotten():
     everything = names(["Gemm", "Conv"]) | names(["TreeEnsembleRegressor"])
-    assert set(everything) == set(Config().knobs()) - FIXED - {f"scheduler.{name}" for name in ON_SUBMIT}
+    assert set(everything) == set(Config().knobs()) - FIXED - ON_SUBMIT
+    assert set(names(["Gemm"], submits=True, looks_up=True)) - set(names(["Gemm"])) == ON_SUBMIT
 
 
 def test_values_are_valid_and_start_with_the_default():
     defaults = Config().knobs()
-    for operators in (["Gemm", "Conv"], ["TreeEnsembleRegressor"]):
-        for name, values in names(operators).items():
-            assert values[0] == defaults[name] and len(set(values)) == len(values) > 1
+    offered = [names(["Gemm", "Conv"]), names(["TreeEnsembleRegressor"])]
+    offered += [names(["Gemm"], submits=True, looks_up=looks_up) for looks_up in (False, True)]
+    for knobs in offered:
+        for name, values in knobs.items():
+            assert values[0] == defaults[name] and len({str(value) for value in values}) == len(values) > 1
             for value in values:
                 Config().with_knobs({name: value})
 
@@ -57,6 +67,8 @@ def test_values_are_valid_and_start_with_the_default():
         ("engine.threads", names(["Gemm"]), names(["Gemm"], processors=(0,))),
         ("engine.convolution", names(["Conv"]), names(["Gemm"])),
         ("engine.tree_layout", names(["TreeEnsemble"]), names(["Gemm"])),
+        ("scheduler.blocking_threads", names(["Gemm"], submits=True, looks_up=True), names(["Gemm"], submits=True)),
+        ("scheduler.preferred_batches", names(["Gemm"], submits=True), names(["Gemm"], batches=False, submits=True)),
         ("engine.precision", names(["Gemm"]), names(["TreeEnsemble"], precision=None)),
     ],
 )
