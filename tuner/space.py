@@ -64,7 +64,8 @@ def space(
         ("engine.precision", ("model", precision), "arithmetic of float tensors", precision is not None),
     ]
     pooled, joined = {"engine.threads": processors}, {"scheduler.max_batch": 16}
-    beside = {"engine.wait": pooled, "engine.spin_us": pooled, "engine.pin": pooled, "scheduler.max_delay_us": joined}
+    beside: dict[str, dict[str, Any]] = {name: pooled for name in ("engine.wait", "engine.spin_us", "engine.pin")}
+    beside["scheduler.max_delay_us"] = joined
     if submits:
         beside["scheduler.preferred_batches"] = {**joined, "scheduler.max_delay_us": 200}
         beside["scheduler.blocking_threads"] = {"scheduler.mode": "hybrid"}

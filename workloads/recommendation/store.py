@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import tempfile
-import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,14 +17,15 @@ LOOK_UP = f"SELECT (SELECT ids FROM users WHERE user = ?1), {_SUMS} FROM activit
 
 
 class FeatureStore:
-    """A database in a temporary folder, made at the start, gone after `close`. Any thread may look up: each has a connection of its own."""
+    """A database in a temporary folder, made at the start, gone after `close`. Any thread may look up; there are as many connections as
+    there were look-ups at the same time.
+    """
 
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="openinfer-features-")
-        self._path = Path(self._folder.name) / "features.sqlite"
-        self._own = threading.local()
-        self._connections: list[sqlite3.Connection] = []
-        with contextlib.closing(sqlite3.connect(self._path)) as store, store:
+        self.path = Path(self._folder.name) / "features.sqlite"
+        self._idle: list[sqlite3.Connection] = []
+        with contextlib.closing(sqlite3.connect(self.path)) as store, store:
             _fill(store, population())
 
     def blank(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -37,7 +37,12 @@ class FeatureStore:
     def look_up(self, request: tuple[int, Mapping[str, Any]]) -> dict[str, Any]:
         """The model's inputs for (user, what the request carries). Blocks; the database releases the GIL while it adds up."""
         user, carried = request
-        found = self._connection().execute(LOOK_UP, (user,)).fetchone()
+        try:
+            connection = self._idle.pop()
+        except IndexError:
+            connection = sqlite3.connect(self.path, timeout=60, check_same_thread=False)
+        found = connection.execute(LOOK_UP, (user,)).fetchone()
+        self._idle.append(connection)
         dense = dense_features(np.array(found[1:], np.int64))
         ids = carried["ids"].copy()
         ids[:, OF_USER] = np.frombuffer(found[0], np.int64)
@@ -45,17 +50,9 @@ class FeatureStore:
 
     def close(self) -> None:
         """Close every connection and remove the database."""
-        for connection in self._connections:
-            connection.close()
-        self._connections.clear()
+        while self._idle:
+            self._idle.pop().close()
         self._folder.cleanup()
-
-    def _connection(self) -> sqlite3.Connection:
-        found: sqlite3.Connection | None = getattr(self._own, "connection", None)
-        if found is None:
-            found = self._own.connection = sqlite3.connect(self._path, check_same_thread=False)
-            self._connections.append(found)
-        return found
 
 
 def _fill(store: sqlite3.Connection, people: Population) -> None:
