@@ -100,6 +100,12 @@ class Engine:
         """An uninitialised array where calls read and write fastest: on a cache line, in a sandbox in the memory shared with it."""
         return self._backend.empty(tuple(shape), dtype)
 
+    def code_ranges(self) -> list[tuple[int, int]]:
+        """Addresses from … up to … that hold the code of the model as it serves now; empty where it runs elsewhere."""
+        program = self._backend.program
+        libraries = [library for variant in program.variants for library in variant.built.libraries] if program is not None else []
+        return [(low, low + library.size_bytes) for library in libraries for low in library.addresses.values()]
+
     def start_threads(self) -> None:
         """Start the threads of the pool now; otherwise the first call that uses them does."""
         self._backend.start_threads()

@@ -7,6 +7,7 @@ histograms are made afterwards, above this layer.
 
 from __future__ import annotations
 
+import array
 import asyncio
 import dataclasses
 import selectors
@@ -62,7 +63,8 @@ def replay_inline(
     requests = len(arrival_s)
     due = np.round(np.asarray(arrival_s) * 1e9).astype(np.int64)
     schedule = due.tolist()
-    starts, ends = [0] * requests, [0] * requests
+    # Arrays of words, all touched now: lists would keep an object for every number, and a replay's memory would grow as it goes.
+    starts, ends = array.array("q", [0]) * requests, array.array("q", [0]) * requests
     delay = max_delay_us * 1000
     origin = clock()
     first = 0

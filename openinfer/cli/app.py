@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from openinfer.cli import bench, check, configuration, doctor, report, run, tune, workloads
+from openinfer.cli import bench, check, configuration, doctor, profile, report, run, tune, workloads
 from openinfer.errors import OpenInferError
 from openinfer.version import __version__
 
@@ -63,6 +63,7 @@ app.command("tune")(tune.tune)
 app.command("report")(report.report)
 app.command("run")(run.run)
 app.command("bench")(bench.bench)
+app.command("profile")(profile.profile)
 app.command("check")(check.check)
 app.command("doctor")(doctor.doctor)
 app.command("workloads")(workloads.workloads)

@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import matplotlib
-from openinfer.profiles.study_record import StudyRecord
 
 INK = "#010203"  # replaced by the page's own colour
 # Okabe and Ito's colours, which colour-blind readers tell apart; each has 3:1 against the light and the dark page.
@@ -21,10 +20,10 @@ COLORS = {"default": "#0072b2", "winner": "#d55e00", "runner-up": "#009e73"}
 OTHER = "#808080"
 WIDE, NARROW = 7.4, 3.9  # inches
 
-Draw = Callable[[StudyRecord, Any, Any, bool], None]
+Draw = Callable[[Any, Any, Any, bool], None]  # of one kind of record
 
 
-def both(name: str, title: str, record: StudyRecord, height: float, draw: Draw, wide: float = WIDE) -> str:
+def both(name: str, title: str, record: Any, height: float, draw: Draw, wide: float = WIDE) -> str:
     """The wide and the narrow drawing as HTML. `draw(record, figure, axes, narrow)` fills the axes; `height` and `wide` in inches."""
     parts = []
     for kind, width in (("wide", wide), ("narrow", NARROW)):
