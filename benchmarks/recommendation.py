@@ -197,14 +197,14 @@ def capacity(against: str, step: float) -> None:
     found = registry.get("recommendation")
     day = traffic.REGIMES["day"]
     held = 0.0
-    for factor in (day.rate * step**k for k in itertools.count(-2)):
+    for factor in (day.rate * step**k for k in itertools.count(-4)):
         scaled = dataclasses.replace(day, quiet=day.quiet * factor / day.rate, burst=day.burst * factor / day.rate)
         count = int(3 * day.day_s * factor)
         traffic.REGIMES["scaled"] = scaled
         trace = traffic.generate("scaled", count, int(np.random.default_rng().integers(2**31)))
         engine = openinfer.load(found.model_path(), found.base)
         service = SubmitService(engine, trace, {"click": np.empty((trace.row_count, 1))}, 1.0, FeatureStore())
-        service.back_to_back(0, 500)
+        service.warm_up()
         times = service.replay(0, count)
         service.close()
         check = slo.check(times.corrected_ns, "default", "day", count)

@@ -63,6 +63,7 @@ class ArmServer:
         if len(self._trace) < count:
             raise StudyError(f"the trace has {len(self._trace)} requests; a block needs {count}; give a longer trace")
         self._reference = max(1, count // 4) if self._trace.arrival_s is None else count  # a scheduled block is mostly idle
+        self._service.warm_up()
         for _ in range(SETTLE_ROUNDS):
             self._settled.append(self._median())
             if is_settled(self._settled):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
@@ -15,11 +16,13 @@ from openinfer.workloads.workload import Store
 
 from openinfer.engine import Engine
 
+WARM, CROWDS = 4_096, (4, 16, 64)  # requests of a warm-up through `submit`, and how many come at once
 IDLE_S = 1e-3  # before a block: the arm has just been woken
 STAGES = ("queue", "lock", "handoff", "gil", "kernel", "blocking")
 
 clock = time.perf_counter_ns
 Answers = dict[str, Any]
+Request = tuple[Any, Callable[[Any], Any] | None]  # what is submitted, and the look-up that it begins with
 
 
 class Service(Protocol):
@@ -29,6 +32,9 @@ class Service(Protocol):
 
     def replay(self, first: int, count: int) -> ReplayTimes:
         """On their schedule; back to back where the trace has none."""
+
+    def warm_up(self) -> None:
+        """Meet what a first request of its kind costs, before anything is timed."""
 
     def back_to_back(self, first: int, count: int) -> ReplayTimes:
         """One after the other."""
@@ -59,6 +65,9 @@ class InlineService:
             return self.back_to_back(first, count)
         due = self._trace.arrival_s[first : first + count]
         return replay_inline(due - due[0] + IDLE_S, self._serve(first), max_batch=self._largest, max_delay_us=self._delay_us)
+
+    def warm_up(self) -> None:
+        """Nothing: the calls of all sizes are bound."""
 
     def back_to_back(self, first: int, count: int) -> ReplayTimes:
         """See `Service`."""
@@ -96,12 +105,10 @@ class SubmitService:
     def __init__(self, engine: Engine, trace: Trace, shapes: Mapping[str, Any], handicap: float, store: Store | None) -> None:
         """`shapes`: an array in the shape of all answers by output."""
         self._engine, self._trace, self._store = engine, trace, store
-        each = [trace.request(index) for index in range(len(trace))]
-        self._requests: list[tuple[Any, Callable[[Any], Any] | None]] = [(inputs, None) for inputs in each]
-        if store is not None and trace.look_ups is not None:
-            for index in np.flatnonzero(trace.look_ups >= 0).tolist():
-                self._requests[index] = ((int(trace.look_ups[index]), store.blank(each[index])), store.look_up)
-        outputs = engine.run(each[0])
+        self._look_up = store.look_up if store is not None else None
+        self._keys: list[int] = [-1] * len(trace) if trace.look_ups is None else trace.look_ups.tolist()
+        self._requests: list[Request] = []  # of the replay that runs: more would make the collector's pauses longer
+        outputs = engine.run(trace.request(0))
         self.answers = {name: np.empty_like(value, dtype=outputs[name].dtype) for name, value in shapes.items()}
         self._send: Callable[[int], Awaitable[Any]] = self._submit if handicap == 1.0 else _later(self._submit, handicap)
         self._runner = asyncio.Runner(loop_factory=precise_loop)
@@ -112,6 +119,16 @@ class SubmitService:
             return self.back_to_back(first, count)
         due = self._trace.arrival_s[first : first + count]
         return self._answered(first, count, due - due[0] + IDLE_S)
+
+    def warm_up(self) -> None:
+        """Requests in crowds, so that joined calls of many sizes are planned."""
+        first, most = 0, min(len(self._trace), WARM)
+        for crowd in itertools.cycle(CROWDS):
+            count = min(crowd, most - first)
+            if not count:
+                return
+            self._answered(first, count, np.zeros(count))
+            first += count
 
     def back_to_back(self, first: int, count: int) -> ReplayTimes:
         """See `Service`."""
@@ -132,12 +149,18 @@ class SubmitService:
             self._store.close()
 
     def _answered(self, first: int, count: int, due: Any) -> ReplayTimes:
-        times, answers = self._runner.run(replay_submit(due, count, lambda index: self._send(first + index)))
+        self._requests = [self._request(index) for index in range(first, first + count)]
+        times, answers = self._runner.run(replay_submit(due, count, self._send))
+        self._requests = []
         for index, answer in enumerate(answers):
             span = self._trace.span(first + index, first + index + 1)
             for name, rows in answer.items():
                 self.answers[name][span] = rows
         return times
+
+    def _request(self, index: int) -> Request:
+        inputs, key = self._trace.request(index), self._keys[index]
+        return (inputs, None) if key < 0 or self._store is None else ((key, self._store.blank(inputs)), self._look_up)
 
     def _submit(self, index: int) -> Awaitable[Any]:
         inputs, prepare = self._requests[index]

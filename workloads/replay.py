@@ -12,7 +12,7 @@ import asyncio
 import dataclasses
 import selectors
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -96,45 +96,57 @@ async def replay_submit(
 ) -> tuple[ReplayTimes, list[Any]]:
     """Await `submit(0)` … `submit(count - 1)`, each in a task of its own that starts when it is due; the times, and what was returned.
 
-    Without `arrival_s` each request is sent once the one before is answered. `WorkloadError` where a request raises, once all have ended.
+    Without `arrival_s` each request is sent once the one before is answered. `WorkloadError` where one raises, once all have ended.
     """
     starts, ends = [0] * count, [0] * count
     answers: list[Any] = [None] * count
     origin = clock()
 
+    failed: list[BaseException] = []
+    running: dict[int, asyncio.Task[None]] = {}  # those that have ended are let go: the collector would walk them
+    ended, sent = asyncio.Event(), 0
+
     async def one(index: int) -> None:
         starts[index] = clock() - origin
-        answers[index] = await submit(index)
+        try:
+            answers[index] = await submit(index)
+        except Exception as error:
+            failed.append(error)
         ends[index] = clock() - origin
+        running.pop(index, None)
+        if not running and sent == count:
+            ended.set()
 
     if arrival_s is None:
         for index in range(count):
             await one(index)
         begun = np.array(starts, np.int64)
+        _check_answered(failed, count)
         return ReplayTimes(begun, begun, np.array(ends, np.int64), np.zeros(count, np.int64)), answers
 
     loop = asyncio.get_running_loop()
     due = np.round(np.asarray(arrival_s) * 1e9).astype(np.int64)
     schedule = due.tolist()
-    tasks: list[asyncio.Task[None]] = []
-    sent = loop.create_future()
 
     def send() -> None:
+        nonlocal sent
         now = clock() - origin
-        while len(tasks) < count and schedule[len(tasks)] <= now:
-            tasks.append(loop.create_task(one(len(tasks))))
-        if len(tasks) < count:
-            loop.call_later(max(0, schedule[len(tasks)] - (clock() - origin)) / 1e9, send)
-        else:
-            sent.set_result(None)
+        while sent < count and schedule[sent] <= now:
+            running[sent] = loop.create_task(one(sent))
+            sent += 1
+        if sent < count:
+            loop.call_later(max(0, schedule[sent] - (clock() - origin)) / 1e9, send)
 
     send()
-    await sent
-    failed = [error for error in await asyncio.gather(*tasks, return_exceptions=True) if error is not None]
-    if failed:
-        raise WorkloadError(f"{len(failed)} of {count} requests got no answer; the first: {failed[0]}")
+    await ended.wait()
+    _check_answered(failed, count)
     begun = np.array(starts, np.int64)
     return ReplayTimes(due, begun, np.array(ends, np.int64), begun - due), answers
+
+
+def _check_answered(failed: Sequence[BaseException], count: int) -> None:
+    if failed:
+        raise WorkloadError(f"{len(failed)} of {count} requests got no answer; the first: {failed[0]}")
 
 
 def precise_loop() -> asyncio.AbstractEventLoop:

@@ -8,10 +8,11 @@ import numpy as np
 from openinfer.workloads.recommendation.arrivals import Arrivals
 from openinfer.workloads.recommendation.population import items, population, users
 from openinfer.workloads.recommendation.store import FeatureStore
-from openinfer.workloads.recommendation.zipf import Ints, Zipf
+from openinfer.workloads.recommendation.zipf import Doubling, Ints
 from openinfer.workloads.trace import Trace
 
-SIZES = Zipf(1.8, 128)  # candidates of a query: 4.7 on average, one in a hundred has more than 70
+# Candidates of a query: 1 to 64, 4.8 on average. Lists are padded to powers of two, for the engine plans once for each number of rows.
+SIZES = Doubling(0.8, 7)
 BLOCKING = 0.4  # share of the requests whose user is not at hand and has to be looked up
 RATE = 4_000.0  # requests per second, on average
 REGIMES = {

@@ -90,10 +90,9 @@ def test_requests_of_several_rows_through_submit_get_their_own_answers(tmp_path,
 
 def test_a_look_up_that_gives_another_user_is_found(tmp_path):
     _, arm = queries(tmp_path)
-    requests = arm._service._requests
-    index = next(k for k in range(20, 40) if requests[k][1] is not None)
-    (user, carried), look_up = requests[index]
-    requests[index] = (((user + 1) % 2000, carried), look_up)
+    keys = arm._service._keys
+    index = next(k for k in range(20, 40) if keys[k] >= 0)
+    keys[index] = (keys[index] + 1) % 2000
     assert arm.block(0, 20)["error"] <= 1e-5
     assert arm.block(20, 20)["error"] > 1e-5
     arm.close()

@@ -23,12 +23,13 @@ def seed() -> int:
     return drawn
 
 
-@pytest.mark.parametrize(("exponent", "count"), [(1.05, 4000), (1.8, 128), (0.8, 2000)])
-def test_the_exponent_of_zipf_is_recovered_by_maximum_likelihood(exponent, count):
-    ranks = Zipf(exponent, count).draw(np.random.default_rng(seed()), EVENTS)
-    found = minimize_scalar(lambda s: -Zipf(s, count).log_likelihood(ranks), bounds=(0.1, 4.0), method="bounded")
-    assert found.x == pytest.approx(exponent, rel=0.05)
-    assert ranks.min() >= 1 and ranks.max() <= count and ranks.mean() == pytest.approx(Zipf(exponent, count).mean, rel=0.02)
+@pytest.mark.parametrize("true", [Zipf(population.IDS, 4000), Zipf(population.POPULAR, population.USERS), traffic.SIZES])
+def test_the_exponent_of_zipf_is_recovered_by_maximum_likelihood(true):
+    drawn = true.draw(np.random.default_rng(seed()), EVENTS)
+    law = type(true)
+    found = minimize_scalar(lambda s: -law(s, true.count).log_likelihood(drawn), bounds=(0.1, 4.0), method="bounded")
+    assert found.x == pytest.approx(true.exponent, rel=0.05)
+    assert set(np.unique(drawn)) <= set(true.values.tolist()) and drawn.mean() == pytest.approx(true.mean, rel=0.02)
 
 
 def test_the_parameters_of_the_arrivals_are_recovered_by_maximum_likelihood():
