@@ -10,8 +10,8 @@ from openinfer.workloads.workload import Workload, load
 
 from openinfer.errors import WorkloadError, suggest
 
-# Workload → module that has `generate`, `export_raw` and maybe `open_store` (see `Workload`); workload.toml lies beside it.
-MODULES = {"hft": "openinfer.workloads.hft.traffic", "recommendation": "openinfer.workloads.recommendation.traffic"}
+# Workload → module that has `generate`, `export_raw` and maybe `open_store` and `OTHERS` (see `Workload`); workload.toml lies beside it.
+MODULES = {name: f"openinfer.workloads.{name}.traffic" for name in ("hft", "recommendation", "security")}
 
 
 def names() -> list[str]:
@@ -25,4 +25,5 @@ def get(name: str) -> Workload:
     if name not in MODULES:
         raise WorkloadError(f"unknown workload {name!r}; {suggest(name, MODULES)}")
     module = importlib.import_module(MODULES[name])
-    return load(Path(str(module.__file__)).parent, module.generate, module.export_raw, getattr(module, "open_store", None))
+    parts = getattr(module, "open_store", None), getattr(module, "OTHERS", {})
+    return load(Path(str(module.__file__)).parent, module.generate, module.export_raw, *parts)

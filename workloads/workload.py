@@ -50,7 +50,8 @@ class Workload:
 
     `generate(regime, requests, seed)` makes a trace; `export_raw(folder, name, regime, requests, seed)` writes what lies behind it in the
     domain's own formats. `submits` tells that its requests come through `Engine.submit`; they look up in what `open_store()` makes, where
-    there is one. `base` is the configuration that a study compares others with: the table `config`, defaults where there is none.
+    there is one. `others` make the traces of models that take something else than the main one. `base` is the configuration that a study
+    compares others with: the table `config`, defaults where there is none.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Workload:
     base: Config = dataclasses.field(default_factory=Config)
     submits: bool = False
     open_store: Callable[[], Store] | None = None
+    others: Mapping[str, Callable[[str, int, int], Trace]] = dataclasses.field(default_factory=dict)
 
     def model_path(self, name: str | None = None) -> Path:
         """The ONNX file of a model; the main one by default."""
@@ -85,23 +87,28 @@ class Workload:
                     name = f"{split}-{regime}-{seed}"
                     traces.write(one, folder / f"{name}.parquet")
                     written += [folder / f"{name}.parquet", *self.export_raw(folder, name, regime, requests, seed)]
+                    for model, generate in self.others.items():
+                        traces.write(generate(regime, requests, seed), folder / f"{name}-{model}.parquet")
+                        written.append(folder / f"{name}-{model}.parquet")
         return written
 
-    def traces(self, split: str, requests: int, regime: str | None = None) -> list[Trace]:
-        """One trace per seed of the split `tuning` or `held_out`."""
+    def traces(self, split: str, requests: int, regime: str | None = None, model: str | None = None) -> list[Trace]:
+        """One trace per seed of the split `tuning` or `held_out`, of what `model` takes; the main one by default."""
         if split not in self.splits:
             raise WorkloadError(f"workload {self.name!r} has no split {split!r}; {suggest(split, self.splits)}")
         chosen = self.regimes[-1] if regime is None else regime
         if chosen not in self.regimes:
             raise WorkloadError(f"workload {self.name!r} has no regime {chosen!r}; {suggest(chosen, self.regimes)}")
-        return [self.generate(chosen, requests, seed) for seed in self.splits[split]]
+        generate = self.others.get(model or self.main_model, self.generate)
+        return [generate(chosen, requests, seed) for seed in self.splits[split]]
 
 
 def load(
     folder: Path,
     generate: Callable[[str, int, int], Trace],
     export_raw: Callable[[Path, str, str, int, int], list[Path]],
-    open_store: Callable[[], Store] | None = None,
+    open_store: Callable[[], Store] | None,
+    others: Mapping[str, Callable[[str, int, int], Trace]],
 ) -> Workload:
     """The workload described in `folder`."""
     table: dict[str, Any] = tomllib.loads((folder / "workload.toml").read_text(encoding="utf-8"))
@@ -123,4 +130,5 @@ def load(
         Config.parse(table.get("config", {}), str(folder / "workload.toml")),
         table.get("through") == "submit",
         open_store,
+        others,
     )

@@ -35,8 +35,13 @@ def bench(
         from openinfer.workloads import registry
 
         found = registry.get(str(workload))
-        rows = found.traces("held_out", min(REQUESTS * batch, MAX_REQUESTS))[0].inputs
-        results = {name: measure.bench(str(found.model_path(name)), config, peers, batch, seconds, rows) for name in found.models}
+        count = min(REQUESTS * batch, MAX_REQUESTS)
+        results = {
+            name: measure.bench(
+                str(found.model_path(name)), config, peers, batch, seconds, found.traces("held_out", count, model=name)[0].inputs
+            )
+            for name in found.models
+        }
     if json:
         print_json(results)
         return
