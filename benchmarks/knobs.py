@@ -214,6 +214,8 @@ def main() -> None:
         Case("engine.tree_interleave", 4, gbdt, {}, HOT),
         Case("engine.tree_layout", "vector", gbdt, {}, HOT),
         Case("memory.huge_pages", True, perceptron((4096, 4096), 1), {}, HOT),
+        Case("sandbox.spin_us", 1000, perceptron((40, 64, 32, 3), 1), {"sandbox.mode": "process"}, COLD),
+        Case("sandbox.spin_us", 0, perceptron((40, 64, 32, 3), 1), {"sandbox.mode": "process"}, HOT),
         Case("memory.alignment", 4096, perceptron((40, 64, 32, 3), 1), {}, HOT),
     ]
     print(f"{'knob':24} {'value':>8} {'base':>12} {'other':>12} {'ratio':>7}  measured")

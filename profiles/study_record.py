@@ -94,6 +94,17 @@ class Arm:
 
 
 @dataclasses.dataclass(frozen=True)
+class SandboxPrice:
+    """What the sandbox of one arm costs: the ratios are that arm ÷ `without`, the same configuration outside a sandbox, raced beside it."""
+
+    mode: str
+    arm: str
+    without: Arm
+    objective: Interval
+    p50: Interval
+
+
+@dataclasses.dataclass(frozen=True)
 class KnobStep:
     """One step on the way from default to winner: its own ratio and why it works."""
 
@@ -167,6 +178,7 @@ class StudyRecord:
     accuracy: dict[str, float]
     environment: dict[str, str]
     config_path: str
+    sandbox: SandboxPrice | None = None  # where the model runs in one
 
     def save(self, path: Path) -> None:
         """Write JSON, whole or not at all."""
@@ -206,6 +218,9 @@ def _build(kind: Any, values: Any) -> Any:
         "p50_ns": Interval,
         "p99_ns": Interval,
         "p999_ns": Interval,
+        "sandbox": SandboxPrice,
+        "without": Arm,
+        "p50": Interval,
     }
     built = {}
     for name, value in values.items():

@@ -15,6 +15,7 @@ from openinfer.profiles.study_record import (
     Curve,
     Interval,
     KnobStep,
+    SandboxPrice,
     Series,
     SloCheck,
     StudyRecord,
@@ -22,13 +23,14 @@ from openinfer.profiles.study_record import (
     Trust,
     Verdict,
 )
-from openinfer.tuner.finalists import Finalists, step_name
+from openinfer.tuner.finalists import NO_SANDBOX, Finalists, step_name
 from openinfer.tuner.race import Lap
 from openinfer.tuner.space import Knob
 from openinfer.tuner.statistics import effect, level, noise_floor, round_log_ratios
 from openinfer.tuner.task import Task
 from openinfer.tuner.verdict import judge
 
+from openinfer.config import Config
 from openinfer.machine import host
 from openinfer.version import __version__
 
@@ -84,6 +86,7 @@ def assemble(
         accuracy=dict(task.accuracy),
         environment={**environment(), "traffic": task.traffic},
         config_path=around.config_path,
+        sandbox=_sandbox(laps, task.base, arms),
     )
 
 
@@ -184,6 +187,22 @@ def _arm(name: str, laps: Sequence[Lap], knobs: dict[str, Any]) -> Arm:
         startup_s=float(np.median([lap.facts["startup_s"] for lap in laps])),
         max_error=max(lap.error for lap in laps),
     )
+
+
+def _sandbox(laps: Laps, base: Config, arms: Mapping[str, Config]) -> SandboxPrice | None:
+    """The winner beside itself without a sandbox; the default, where there is no winner."""
+    boxed = "winner" if "winner" in arms else "default"
+    if NO_SANDBOX not in laps or boxed not in laps:
+        return None
+    outside, inside = laps[NO_SANDBOX], laps[boxed]
+    objectives = effect([lap.objective for lap in outside], [lap.objective for lap in inside])
+    medians = effect([_median(lap) for lap in outside], [_median(lap) for lap in inside])
+    without = _arm(NO_SANDBOX, laps[NO_SANDBOX], arms[NO_SANDBOX].knobs())
+    return SandboxPrice(base.sandbox.mode, boxed, without, objectives, medians)
+
+
+def _median(lap: Lap) -> list[float]:
+    return [float(np.median(lap.corrected))]
 
 
 def _tail(laps: Sequence[Lap], quantile: float) -> Interval | None:

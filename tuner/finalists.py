@@ -25,6 +25,8 @@ MOST_STEPS = 4
 WORTH = 0.02  # a knob that gains less than this of the objective is left at its default
 SURE = 0.5  # and so is one whose gain may as well be noise: the confidence of the interval that it has to leave
 
+NO_SANDBOX = "no sandbox"  # the arm that shows what a sandbox costs
+
 Knobs = dict[str, Any]
 
 
@@ -39,7 +41,7 @@ class Finalists:
 
     def arms(self, base: Config) -> dict[str, Config]:
         """Arm name → configuration: the default, which is `base`, its twin (the A/A control), the steps of the path, the last of them the
-        winner.
+        winner. Where the base has a sandbox, also the configuration that may be written without one.
         """
         arms = {"default": base, "twin": base}
         names = list(self.path)
@@ -49,6 +51,8 @@ class Finalists:
             arms["winner"] = base.with_knobs(self.path)
         if self.runner_up is not None:
             arms["runner-up"] = base.with_knobs(self.runner_up)
+        if base.sandbox.mode != "off":
+            arms[NO_SANDBOX] = base.with_knobs({**self.path, "sandbox.mode": "off"})
         return arms
 
 

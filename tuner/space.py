@@ -38,6 +38,7 @@ def space(
     defaults = base.knobs()
     trees = any(name.startswith("TreeEnsemble") for name in operators)
     dense = any(name in ("Gemm", "MatMul", "Conv", "ConvTranspose") for name in operators)
+    sandboxed = base.sandbox.mode != "off"
     # In the order in which the search tries them alone: what most often pays comes first.
     processors = min(len(machine.processors), 8)
     offered: list[tuple[str, tuple[Any, ...], str, bool]] = [
@@ -48,6 +49,7 @@ def space(
         ("scheduler.blocking_threads", (0, 1, 4), "look-ups that run at the same time", looks_up),
         ("scheduler.workers", (0, *range(1, processors + 1)), "threads that run what leaves the event loop", submits),
         ("engine.threads", tuple(range(1, processors + 1)), "steps are shared by native threads", True),
+        ("sandbox.spin_us", (200, 50, 1000), "how long either side of the sandbox spins for the other before it sleeps", sandboxed),
         ("engine.tree_layout", ("auto", "interleaved", "vector"), "rows one by one, or many rows against one tree after the other", trees),
         ("engine.tree_interleave", (0, 4, 8, 16), "trees that walk one row together", trees),
         ("engine.tile_rows", (0, 1, 2, 4, 8), "rows of the register tile", dense),

@@ -69,6 +69,7 @@ def tune(
                 "slos": record.slos,
                 "arms": record.arms,
                 "trust": record.trust,
+                "sandbox": record.sandbox,
                 "config": str(done.config_path),
                 "study": str(done.folder),
                 "report": str(page),
@@ -91,4 +92,11 @@ def tune(
         print(
             f"{check.expression} by the {check.arm}: {check.status} ({check.violations} of {check.samples} above the limit; {bound} at 99%)"
         )
+    if record.sandbox is not None:
+        price = record.sandbox
+        text = ", ".join(
+            f"{name} {(ratio.estimate - 1):+.1%} ({ratio.low - 1:+.1%} to {ratio.high - 1:+.1%})"
+            for name, ratio in (("p50", price.p50), (record.verdict.objective, price.objective))
+        )
+        print(f"the sandbox ({price.mode}) of the {price.arm} costs: {text}, beside the same configuration without")
     print(f"wrote {done.config_path}, {page} and {done.folder}")

@@ -1,5 +1,6 @@
 """The study record survives JSON, and refuses what is not one."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from openinfer.profiles.study_record import (
     Curve,
     Interval,
     KnobStep,
+    SandboxPrice,
     Series,
     SloCheck,
     StudyRecord,
@@ -41,6 +43,12 @@ RECORD = StudyRecord(
     environment={},
     config_path="tuned/hft.toml",
 )
+
+
+def test_the_price_of_a_sandbox_survives(tmp_path):
+    boxed = dataclasses.replace(RECORD, sandbox=SandboxPrice("strict", "default", RECORD.arms[0], INTERVAL, INTERVAL))
+    boxed.save(tmp_path / "study.json")
+    assert StudyRecord.load(tmp_path / "study.json") == boxed
 
 
 def test_round_trip(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import math
 import re
 
 import pytest
-from openinfer.profiles.study_record import Interval
+from openinfer.profiles.study_record import Interval, SandboxPrice
 from openinfer.reports.html import render
 from study_records import record
 
@@ -22,6 +22,14 @@ def test_every_verdict_renders(kind, trials):
     assert page.count("<html") == 1 and kind in page and "undecided" in page
     assert ("No candidate was measured" in page) == (trials == 0)
     assert page.count("<svg") == page.count("<title>") - 1 == 2 * (5 if trials else 1)  # each chart for wide and for narrow pages
+
+
+def test_the_price_of_a_sandbox_is_shown_where_there_is_one():
+    one = record()
+    price = SandboxPrice("process", "winner", one.arms[0], Interval(1.25, 1.2, 1.3), Interval(1.5, 1.4, 1.6))
+    page = render(dataclasses.replace(one, sandbox=price))
+    assert "What the sandbox costs" in page and "+25%" in page and "+50%" in page
+    assert "What the sandbox costs" not in render(one)
 
 
 def test_strings_are_escaped_everywhere():

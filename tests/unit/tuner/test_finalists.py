@@ -39,6 +39,15 @@ def test_arms_walk_from_the_default_to_the_winner() -> None:
     assert list(Finalists({}, None).arms(Config())) == ["default", "twin"]
 
 
+def test_a_sandboxed_base_races_what_may_be_written_without_its_sandbox() -> None:
+    base = Config.parse({"sandbox": {"mode": "process", "spin_us": 50}})
+    for path in ({}, {"sandbox.spin_us": 1000}):
+        arms = Finalists(path, None).arms(base)
+        boxed = arms["winner" if path else "default"]
+        assert changed(arms[finalists.NO_SANDBOX].knobs(), boxed) == {"sandbox.mode": "off"}
+    assert finalists.NO_SANDBOX not in Finalists({}, None).arms(Config())
+
+
 def test_nothing_faster_leaves_the_default_alone() -> None:
     task: Any = types.SimpleNamespace(base=Config())
     assert finalists.choose(task, [trial(0, 1.2, {"engine.threads": 2})], 0) == Finalists({}, None)

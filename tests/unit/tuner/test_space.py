@@ -10,11 +10,10 @@ from openinfer.tuner.space import space
 from openinfer.config import Config
 from openinfer.machine import host
 
-# What a search may not turn: promises to the user rather than speed, what a calibration finds, and what acts on machines with a GPU or on
-# sandboxed models only.
+# What a search may not turn: promises to the user rather than speed, what a calibration finds, and what acts on machines with a GPU only.
 FIXED = {"engine.backend", "engine.gpu_fusion", "engine.conversion_tolerance", "memory.gpu_pool", "memory.gpu_budget_mb"}
 FIXED |= {"engine.float64_layers"}
-FIXED |= {name for name in Config().knobs() if name.startswith("sandbox.")}
+FIXED |= {name for name in Config().knobs() if name.startswith("sandbox.") and name != "sandbox.spin_us"}
 # The pool's policy and the planner's effort: neither touches a call that runs.
 FIXED |= {f"memory.{name}" for name in ("budget_bytes", "size_growth", "idle_s", "controller", "plan_effort")}
 
@@ -44,7 +43,8 @@ def test_settings_beside_a_knob_are_those_without_which_it_does_nothing():
 
 
 def test_no_knob_is_forgotten():
-    everything = names(["Gemm", "Conv"]) | names(["TreeEnsembleRegressor"])
+    boxed = Config.parse({"sandbox": {"mode": "process"}})
+    everything = names(["Gemm", "Conv"], base=boxed) | names(["TreeEnsembleRegressor"])
     assert set(everything) == set(Config().knobs()) - FIXED - ON_SUBMIT
     assert set(names(["Gemm"], submits=True, looks_up=True)) - set(names(["Gemm"])) == ON_SUBMIT
 
@@ -70,6 +70,7 @@ def test_values_are_valid_and_start_with_the_default():
         ("scheduler.blocking_threads", names(["Gemm"], submits=True, looks_up=True), names(["Gemm"], submits=True)),
         ("scheduler.preferred_batches", names(["Gemm"], submits=True), names(["Gemm"], batches=False, submits=True)),
         ("engine.precision", names(["Gemm"]), names(["TreeEnsemble"], precision=None)),
+        ("sandbox.spin_us", names(["Gemm"], base=Config.parse({"sandbox": {"mode": "strict"}})), names(["Gemm"])),
     ],
 )
 def test_knobs_are_offered_where_they_act(name, there, absent):
