@@ -2,7 +2,8 @@
 
     python benchmarks/knobs.py
 
-The scheduler's knobs act on traffic; they are measured by a replay of `hft`'s bursts.
+The scheduler's knobs act on traffic; they are measured by a replay of `hft`'s bursts. Those of the memory pool act on a recorded trace of
+leases (`knobs_memory.py`).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import knobs_memory
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 from openinfer.workloads import registry
@@ -233,6 +235,7 @@ def main() -> None:
     )
     print(f"memory.huge_pages: {huge_bytes(False):.0f} bytes on huge pages without it, {huge_bytes(True):.0f} with it (64 MiB of weights)")
     print(f"memory.alignment: arenas start up to {misaligned(64):.0f} bytes behind a page with 64, {misaligned(4096):.0f} with 4096")
+    knobs_memory.report()
 
 
 def row(knob: str, value: object, base: float, other: float, ratio: float | None, measure: str) -> None:

@@ -1,7 +1,8 @@
 """A compressed 72 h of mixed shapes, bursts and sessions in a budget of 512 MB. `python benchmarks/memory_soak.py [--requests N]`
 
 The clock is simulated, the memory real: every lease is touched, and the process's resident bytes are read once a simulated minute. One
-process each: the pool, the pool without its controller, a buffer kept for every shape and call at once, and NumPy's allocation per request.
+process each: the pool and the pool without its controller, with stampedes that ask for more than the budget; and, without stampedes so
+that all serve the same requests, the pool, a buffer kept for every shape and call at once, and NumPy's allocation per request.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ HOURS, HOUR = 72, 3600.0
 BUDGET = 512 << 20
 SHAPES, SESSIONS = 64, 120
 WAYS = ("pool", "controller off", "kept per shape", "NumPy")
+RUNS = (("pool", True), ("controller off", True), ("pool", False), ("kept per shape", False), ("NumPy", False))  # way, stampedes
 
 Take = Callable[[int, int], Callable[[], None]]  # (shape, bytes) → what gives it back
 
@@ -37,6 +39,7 @@ class Outcome:
     """What one process saw. Bytes; hourly means of the resident bytes above the start; fragmentation by minute."""
 
     way: str
+    stampedes: bool
     requests: int
     refused: int
     wrong_after_refusal: int
@@ -51,20 +54,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--requests", type=int, default=2_050_000)
     parser.add_argument("--way", choices=WAYS)
+    parser.add_argument("--stampedes", action="store_true", help="for a single --way")
     parser.add_argument("--seed", type=int, default=int(time.time()))
     arguments = parser.parse_args()
     if arguments.way:
-        print(json.dumps(dataclasses.asdict(soak(arguments.way, arguments.requests, arguments.seed))))
+        print(json.dumps(dataclasses.asdict(soak(arguments.way, arguments.stampedes, arguments.requests, arguments.seed))))
         return
     print(f"seed {arguments.seed}")
     found = []
-    for way in WAYS:
+    for way, stampedes in RUNS:
         command = [sys.executable, __file__, "--way", way, "--requests", str(arguments.requests), "--seed", str(arguments.seed)]
+        command += ["--stampedes"] * stampedes
         found.append(Outcome(**json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)))
         print(describe(found[-1]), flush=True)
-    pooled = found[0].peak_bytes
-    for other in found[1:]:
-        print(f"peak of the pool against {other.way!r}: {100 * (1 - pooled / other.peak_bytes):+.1f}% saved")
+    calm = {outcome.way: outcome for outcome in found if not outcome.stampedes}
+    pooled = calm.pop("pool")
+    for way, other in calm.items():
+        saved, faster = 100 * (1 - pooled.peak_bytes / other.peak_bytes), other.seconds / pooled.seconds
+        print(f"the pool against {way!r}, the same requests: {saved:+.1f}% of the peak saved, {faster:.2f}× as fast")
 
 
 def describe(o: Outcome) -> str:
@@ -72,8 +79,8 @@ def describe(o: Outcome) -> str:
     slope, low, high = resident_slope(np.array(o.hourly_bytes))
     flat = "indistinguishable from zero" if low <= 0 <= high else "NOT zero"
     lines = [
-        f"{o.way}: {o.requests:,} requests over {HOURS} h in {o.seconds:.0f} s; {o.refused} refused at the budget, "
-        f"{o.wrong_after_refusal} of the requests after a refusal that had room failed",
+        f"{o.way}, {'with' if o.stampedes else 'without'} stampedes: {o.requests:,} requests over {HOURS} h in {o.seconds:.0f} s; "
+        f"{o.refused} refused at the budget, {o.wrong_after_refusal} of the requests after a refusal that had room failed",
         f"  resident above the start: peak {o.peak_bytes / 2**20:.1f} MB; slope {slope / 2**10:+.2f} KB/h "
         f"(95%: {low / 2**10:+.2f} to {high / 2**10:+.2f}), {flat}",
     ]
@@ -108,12 +115,12 @@ def resident_slope(hourly: Any, skip: int = 24) -> tuple[float, float, float]:
     return float(weights[1]), float(weights[1] - reach), float(weights[1] + reach)
 
 
-def traffic(requests: int, seed: int) -> Iterator[tuple[float, float, int, int]]:
+def traffic(requests: int, stampedes: bool, seed: int) -> Iterator[tuple[float, float, int, int]]:
     """(arrival, departure, shape, bytes) in order of arrival, in simulated seconds.
 
     Three requests in four are spread over the day's wave, one in four comes in bursts of 200 within two seconds. Each hour of the day asks
-    for other shapes, and begins 120 sessions that last an hour on average, the same ones: what is asked for has no trend of its own. Every
-    six hours a stampede of 2,000 requests within a second asks for more than the budget.
+    for other shapes, and begins 120 sessions that last an hour on average, the same ones: what is asked for has no trend of its own. With
+    `stampedes`, every six hours 2,000 requests within a second ask for more than the budget.
     """
     rng = np.random.default_rng(seed)
     sizes = np.exp(rng.uniform(np.log(16 << 10), np.log(2 << 20), SHAPES)).astype(int)
@@ -126,7 +133,7 @@ def traffic(requests: int, seed: int) -> Iterator[tuple[float, float, int, int]]
         spread = int(requests * 0.75 * wave / HOURS)
         bursts = max(1, int(requests * 0.25 * wave / HOURS / 200))
         arrivals = [rng.uniform(0, HOUR, spread), (rng.uniform(0, HOUR - 4, bursts)[:, None] + rng.uniform(0, 2, (bursts, 200))).ravel()]
-        if hour % 6 == 3:
+        if stampedes and hour % 6 == 3:
             arrivals.append(rng.uniform(0, HOUR - 4) + rng.uniform(0, 1, 2000))
         starts = np.concatenate(arrivals)
         shapes = ranks[hour % 24][rng.choice(SHAPES, len(starts), p=popularity / popularity.sum())]
@@ -140,7 +147,7 @@ def traffic(requests: int, seed: int) -> Iterator[tuple[float, float, int, int]]
         yield from zip(*(column.tolist() for column in columns), strict=True)
 
 
-def soak(way: str, requests: int, seed: int) -> Outcome:
+def soak(way: str, stampedes: bool, requests: int, seed: int) -> Outcome:
     """Run the traffic through one way of allocating."""
     now = 0.0
     pool = Pool(Policy(budget_bytes=BUDGET, controller=way == "pool"), clock=lambda: now) if way in WAYS[:2] else None
@@ -151,7 +158,7 @@ def soak(way: str, requests: int, seed: int) -> Outcome:
     external: list[float] = []
     leaving: list[tuple[float, int, Callable[[], None]]] = []
     minute, begin = 60.0, time.perf_counter()
-    for start, end, shape, size in traffic(requests, seed):
+    for start, end, shape, size in traffic(requests, stampedes, seed):
         while minute <= start:
             _leave(leaving, minute)
             now = minute
@@ -177,7 +184,7 @@ def soak(way: str, requests: int, seed: int) -> Outcome:
     final = dataclasses.asdict(pool.statistics()) if pool is not None else {}
     final.pop("decisions", None)
     hourly = np.array(minutes[: len(minutes) // 60 * 60], float).reshape(-1, 60).mean(axis=1).tolist()
-    return Outcome(way, served, refused, wrong, time.perf_counter() - begin, max(peak, *minutes), hourly, external, final)
+    return Outcome(way, stampedes, served, refused, wrong, time.perf_counter() - begin, max(peak, *minutes), hourly, external, final)
 
 
 def _leave(leaving: list[tuple[float, int, Callable[[], None]]], until: float) -> None:

@@ -33,12 +33,13 @@ def space(
 ) -> list[Knob]:
     """Knobs for a model with these operators; `batches` tells whether requests may be joined (a symbolic first dimension),
     `precision` which other arithmetic the model may run in, `submits` whether its requests come through `Engine.submit`, and `looks_up`
-    whether some of them begin with a blocking call there. Knobs begin with what `base` has.
+    whether some of them begin with a blocking call there. Knobs begin with what `base` has, and those of the sandbox and of the memory pool
+    are there where it has a sandbox or a budget: whether there is one is no question of speed.
     """
     defaults = base.knobs()
     trees = any(name.startswith("TreeEnsemble") for name in operators)
     dense = any(name in ("Gemm", "MatMul", "Conv", "ConvTranspose") for name in operators)
-    sandboxed = base.sandbox.mode != "off"
+    sandboxed, bounded = base.sandbox.mode != "off", base.memory.budget_bytes > 0
     # In the order in which the search tries them alone: what most often pays comes first.
     processors = min(len(machine.processors), 8)
     offered: list[tuple[str, tuple[Any, ...], str, bool]] = [
@@ -64,6 +65,9 @@ def space(
         ("engine.pin", ("none", "compact"), "pool threads stay on their cores", len(machine.processors) > 1),
         ("memory.alignment", (64, 128, 4096), "where arenas and weights begin", True),
         ("engine.precision", ("model", precision), "arithmetic of float tensors", precision is not None),
+        ("memory.size_growth", (1.125, 1.0625, 1.5), "how finely the pool's blocks fit what is asked for", bounded),
+        ("memory.idle_s", (10.0, 1.0, 100.0), "how soon the pool gives back what was not needed", bounded),
+        ("memory.plan_effort", (1_000_000, 0, 10_000_000), "how tightly buffers are placed in an arena", bounded),
     ]
     pooled, joined = {"engine.threads": processors}, {"scheduler.max_batch": 16}
     beside: dict[str, dict[str, Any]] = {name: pooled for name in ("engine.wait", "engine.spin_us", "engine.pin")}

@@ -239,6 +239,7 @@ class Pool:
                     self._misses += 1
                     if self.policy.controller:
                         self._controller.missed(size, self._now, self._spare_bytes() // size)
+                        self._trim_unused(beside=size)
             if block is not None or attempt:
                 return block
             self._trim(self._now, "reclaim")
@@ -313,9 +314,20 @@ class Pool:
                 while size > SMALL and blocks and (len(blocks) > keep or self._idle_bytes > spare):
                     self._idle_bytes -= size
                     self._heap.give(blocks.pop(0), self._now)
-            unused = self.held_bytes - self._peak() - self._spare_bytes()
-            if unused > 0:
-                self._purge(unused, "trim", "not needed at the fullest moment of two windows")
+            if self._trim_unused():
+                self._region_bytes = max(SMALLEST_REGION, self._region_bytes // 2)
+
+    def _trim_unused(self, beside: int = 0) -> bool:
+        """Give back what was not needed at the fullest moment of two windows, while `beside` bytes are about to be leased; whether it was
+        worth it.
+        """
+        held, fullest = self.held_bytes + beside, max(self._peak(), self._leased + beside)
+        spare = max(SLAB_BYTES, fullest // SPARE_PART)
+        unused = held - fullest - spare
+        if unused > (spare // 2 if beside else 0):  # within a window seldom and then more at once: each time costs a system call
+            self._purge(unused, "trim", "not needed at the fullest moment of two windows")
+            return True
+        return False
 
     def _trim(self, now: float, action: str) -> None:
         """Give everything idle back."""
@@ -326,6 +338,7 @@ class Pool:
                     self._heap.give(block, now)
                 blocks.clear()
         self._release_slabs()
+        self._region_bytes = max(SMALLEST_REGION, self._region_bytes // 2)
         self._purge(self._heap.dirty_bytes, action, "at the budget" if action == "reclaim" else "asked for")
 
     def _release_slabs(self) -> None:
@@ -347,7 +360,6 @@ class Pool:
             self._poisoned.clear()  # purged pages read as zeros
         given = self._heap.purge(size)
         if given:
-            self._region_bytes = max(SMALLEST_REGION, self._region_bytes // 2)
             self._controller.decide(self._now, action, given, held, self.held_bytes, reason)
 
     def _grow(self, size: int) -> bool:
