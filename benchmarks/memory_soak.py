@@ -154,19 +154,20 @@ def soak(way: str, stampedes: bool, requests: int, seed: int) -> Outcome:
     take = _from_pool(pool) if pool is not None else _kept() if way == "kept per shape" else _numpy()
     base = resident_bytes()
     peak = refused = wrong = served = number = 0
-    minutes: list[int] = []
-    external: list[float] = []
+    minutes, external = np.zeros(HOURS * 60, np.int64), np.zeros(HOURS * 60)  # beforehand: what is measured must not grow by being measured
+    passed = 0
     leaving: list[tuple[float, int, Callable[[], None]]] = []
     minute, begin = 60.0, time.perf_counter()
     for start, end, shape, size in traffic(requests, stampedes, seed):
         while minute <= start:
             _leave(leaving, minute)
             now = minute
-            minutes.append(resident_bytes() - base)
+            minutes[passed] = resident_bytes() - base
             if pool is not None:
                 pool.step()
-                external.append(pool.external_fragmentation)
+                external[passed] = pool.external_fragmentation
             minute += 60.0
+            passed += 1
         _leave(leaving, start)
         now = start
         served += 1
@@ -183,8 +184,9 @@ def soak(way: str, stampedes: bool, requests: int, seed: int) -> Outcome:
             peak = max(peak, resident_bytes() - base)
     final = dataclasses.asdict(pool.statistics()) if pool is not None else {}
     final.pop("decisions", None)
-    hourly = np.array(minutes[: len(minutes) // 60 * 60], float).reshape(-1, 60).mean(axis=1).tolist()
-    return Outcome(way, stampedes, served, refused, wrong, time.perf_counter() - begin, max(peak, *minutes), hourly, external, final)
+    hourly = minutes[: passed // 60 * 60].reshape(-1, 60).mean(axis=1).tolist()
+    seen = external[:passed].tolist() if pool is not None else []
+    return Outcome(way, stampedes, served, refused, wrong, time.perf_counter() - begin, max(peak, int(minutes.max())), hourly, seen, final)
 
 
 def _leave(leaving: list[tuple[float, int, Callable[[], None]]], until: float) -> None:
