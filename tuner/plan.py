@@ -104,7 +104,8 @@ def prepare(
         path, name, tolerance, accuracy = found.model_path(), workload, main.tolerance, {main.metric: main.accuracy}
         slos, objective = slos or tuple(parse_slos(found.slo)), objective or found.objective
         graph, base, submits = read(path), found.base, found.submits
-        splits = found.traces("tuning", REQUESTS), found.traces("held_out", REQUESTS)
+        requests = min(REQUESTS, found.requests)
+        splits = found.traces("tuning", requests), found.traces("held_out", requests)
     else:
         path, name, tolerance, accuracy = Path(str(model)), Path(str(model)).stem, TOLERANCE, {}
         graph, base, submits = read(path), Config(), False

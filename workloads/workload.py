@@ -15,11 +15,14 @@ from openinfer.workloads.trace import Trace
 from openinfer.config import Config
 from openinfer.errors import WorkloadError, suggest
 
+REQUESTS = 1 << 16  # generating them stays a matter of seconds
+EXPORT_BYTES = 4 << 20  # of a trace for a model other than the main one: windows that overlap repeat what the raw files hold
+
 
 @dataclasses.dataclass(frozen=True)
 class Model:
     """One model of a workload. `accuracy` is what training measured on held-out data, by the measure named in `metric`; `best_accuracy`
-    what nothing could exceed on the same data, where that is known.
+    what nothing could exceed on the same data, where that is known; `further` are other measures with their intervals: value, low, high.
     """
 
     file: str
@@ -29,6 +32,7 @@ class Model:
     accuracy_interval: tuple[float, float]
     tolerance: float
     best_accuracy: float | None = None
+    further: Mapping[str, tuple[float, float, float]] = dataclasses.field(default_factory=dict)
 
 
 class Store(Protocol):
@@ -51,7 +55,8 @@ class Workload:
     `generate(regime, requests, seed)` makes a trace; `export_raw(folder, name, regime, requests, seed)` writes what lies behind it in the
     domain's own formats. `submits` tells that its requests come through `Engine.submit`; they look up in what `open_store()` makes, where
     there is one. `others` make the traces of models that take something else than the main one. `base` is the configuration that a study
-    compares others with: the table `config`, defaults where there is none.
+    compares others with: the table `config`, defaults where there is none. `requests` are as many as a trace of a study, an export or a
+    benchmark holds at most.
     """
 
     name: str
@@ -69,6 +74,7 @@ class Workload:
     submits: bool = False
     open_store: Callable[[], Store] | None = None
     others: Mapping[str, Callable[[str, int, int], Trace]] = dataclasses.field(default_factory=dict)
+    requests: int = REQUESTS
 
     def model_path(self, name: str | None = None) -> Path:
         """The ONNX file of a model; the main one by default."""
@@ -79,6 +85,7 @@ class Workload:
 
     def export(self, folder: Path, requests: int) -> list[Path]:
         """Write everything below `folder`: models, and for every split, regime and seed the trace and what lies behind it."""
+        requests = min(requests, self.requests)
         folder.mkdir(parents=True, exist_ok=True)
         written = [Path(shutil.copy(self.model_path(model), folder)) for model in self.models]
         for split, seeds in self.splits.items():
@@ -88,7 +95,8 @@ class Workload:
                     traces.write(one, folder / f"{name}.parquet")
                     written += [folder / f"{name}.parquet", *self.export_raw(folder, name, regime, requests, seed)]
                     for model, generate in self.others.items():
-                        traces.write(generate(regime, requests, seed), folder / f"{name}-{model}.parquet")
+                        size = sum(array.nbytes for array in generate(regime, 1, seed).inputs.values())
+                        traces.write(generate(regime, min(requests, EXPORT_BYTES // size), seed), folder / f"{name}-{model}.parquet")
                         written.append(folder / f"{name}-{model}.parquet")
         return written
 
@@ -131,4 +139,5 @@ def load(
         table.get("through") == "submit",
         open_store,
         others,
+        table.get("requests", REQUESTS),
     )

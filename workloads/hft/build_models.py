@@ -6,7 +6,6 @@ rounding.
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import lightgbm
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+from openinfer.workloads.accuracy import Figure, bootstrap, record
 from openinfer.workloads.hft.traffic import generate
 from openinfer.workloads.trace import Trace
 from sklearn.metrics import r2_score
@@ -166,32 +166,18 @@ def main() -> None:
         (output,) = load(path).run({"x": held_x}).values()
         figures[name] = score(name, output, held_y)
         print(name, path.stat().st_size, "bytes, held-out", figures[name])
-    record(figures)
+    record(HERE / "workload.toml", figures)
 
 
-def score(name: str, output: Any, labels: Any) -> tuple[float, float, float]:
-    """Accuracy (tick_mlp) or R² (gbdt) with a 95% bootstrap interval over blocks of 1 000 consecutive requests."""
-    rows = np.arange(len(labels)).reshape(-1, 1000)
-    generator = np.random.default_rng(0)
+def score(name: str, output: Any, labels: Any) -> Figure:
+    """Accuracy (tick_mlp) or R² (gbdt) with its bootstrap interval over blocks of 1,000 consecutive requests."""
 
     def measure(index: Any) -> float:
         if name == "tick_mlp":
             return float((output[index].argmax(1) == labels[index]).mean())
         return float(r2_score(labels[index] - 1.0, output[index, 0]))
 
-    draws = [measure(rows[generator.integers(0, len(rows), len(rows))].reshape(-1)) for _ in range(200)]
-    low, high = np.percentile(draws, [2.5, 97.5])
-    return measure(rows.reshape(-1)), float(low), float(high)
-
-
-def record(figures: dict[str, tuple[float, float, float]]) -> None:
-    """Put the figures into workload.toml."""
-    path = HERE / "workload.toml"
-    text = path.read_text(encoding="utf-8")
-    for name, (value, low, high) in figures.items():
-        section = rf"(\[models\.{name}\][^\[]*?)accuracy = [^\n]*\naccuracy_interval = [^\n]*"
-        text = re.sub(section, rf"\g<1>accuracy = {value:.4f}\naccuracy_interval = [{low:.4f}, {high:.4f}]", text, flags=re.S)
-    path.write_text(text, encoding="utf-8")
+    return bootstrap(measure, len(labels), 1000)
 
 
 if __name__ == "__main__":
