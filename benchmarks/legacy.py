@@ -1,9 +1,12 @@
 """The legacy drill: what old callers and old models get wrong comes out right, or is refused by name.
 
-    python benchmarks/legacy.py [--seed N]
+    python benchmarks/legacy.py [--seed N] [--prices]
 
 Arrays of another dtype, byte order or layout; models of another opset or format; configurations of a later version; and a precision trap: a
 float64 model that separates two classes by the seconds since 1970, of which float32 keeps multiples of 128. Exits with 1 if a case fails.
+
+`--prices` then times what each form costs the two models of the workload legacy beside their own form, calls interleaved, new rows each
+call, and prints what `Engine.conversions` holds of it.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import dataclasses
 import secrets
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +24,10 @@ from typing import Any
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+from openinfer.workloads import registry
+from openinfer.workloads.legacy.callers import FORMS
+from openinfer.workloads.legacy.orders import DESK
+from openinfer.workloads.legacy.traffic import HELD_BY, prepared
 
 import openinfer
 from openinfer.engine import Engine, compile_graph
@@ -30,6 +38,7 @@ from openinfer.frontend.onnx_model import read
 TOLERANCE = 1e-5
 EPOCH_S = 1.6e9  # in September 2020
 FEATURES = 4
+ROUNDS = 3000  # of every form
 
 
 @dataclasses.dataclass(frozen=True)
@@ -205,6 +214,29 @@ def _trap(generator: np.random.Generator) -> tuple[list[Case], Trap]:
     return cases, trap
 
 
+def prices(seed: int) -> None:
+    """Print, by model, rows and form, the median time of `run`, and what it takes beyond the model's own form."""
+    generator = np.random.default_rng(seed)
+    legacy = registry.get("legacy")
+    for name in legacy.models:
+        with openinfer.load(legacy.model_path(name)) as engine:
+            for rows in (1, 64):
+                forms = sorted(HELD_BY[name])
+                taken: dict[str, list[int]] = {form: [] for form in forms}
+                for _ in range(ROUNDS):
+                    for at in generator.permutation(len(forms)):
+                        given = {"x": FORMS[forms[at]](prepared(name, DESK.draw(rows, generator)[0]))}
+                        begin = time.perf_counter_ns()
+                        engine.run(given)
+                        taken[forms[at]].append(time.perf_counter_ns() - begin)
+                own = float(np.median(taken["native"]))
+                for form in forms:
+                    p50, p99 = np.percentile(taken[form], [50, 99]) / 1e3
+                    print(f"{name}, {rows:2} rows, {form:14} p50 {p50:6.2f} µs, p99 {p99:6.2f} µs, conversion {p50 - own / 1e3:+6.2f} µs")
+            for kept in engine.conversions:
+                print(f"{name}: {kept.arrays:,} × {kept.found} → {kept.taken}, largest error {kept.error:.1e}")
+
+
 def _near(given: str, found: Any, expected: Any) -> Case:
     error = discrepancy(found, expected)
     return Case(given, error <= TOLERANCE, f"right: error {error:.1e}, allowed {TOLERANCE:.0e}")
@@ -228,12 +260,16 @@ def main() -> int:
     """Print a line per case; 1 if one fails."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=secrets.randbits(32))
-    seed = parser.parse_args().seed
+    parser.add_argument("--prices", action="store_true", help="time every form too")
+    given = parser.parse_args()
+    seed = given.seed
     cases, _ = drill(seed)
     for case in cases:
         print(f"{'ok  ' if case.passed else 'FAIL'} {case.given}\n       {case.seen}")
     failed = sum(not case.passed for case in cases)
     print(f"seed {seed}: {len(cases) - failed} of {len(cases)} cases right or refused by name")
+    if given.prices:
+        prices(seed)
     return 1 if failed else 0
 
 
