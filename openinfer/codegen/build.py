@@ -42,7 +42,7 @@ def build(shape: Skeleton, fixed: Literals, threads: int, timed: bool = False) -
         raise SealedError(
             "these shapes need code that is not compiled, and this process may not make any; compile them when the model loads"
         )
-    return _build_linked(shape, fixed, threads, timed) if timed or linked.is_linked(shape) else _build_inlined(shape, fixed, threads)
+    return _build_linked(shape, fixed, threads, timed) if timed or linked.is_linked(shape, fixed) else _build_inlined(shape, fixed, threads)
 
 
 def _build_inlined(shape: Skeleton, fixed: Literals, threads: int) -> Built:

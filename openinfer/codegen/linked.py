@@ -28,6 +28,7 @@ from openinfer.kernels.cpu.control_block import BARRIER_CODE, TABLE_CONTROL, TAB
 
 SYMBOL = "program"
 INLINED_KERNELS = 16  # up to here a program and its kernels are one function
+DEEP_KERNELS = ("conv", "conv_filters")  # their first size is their depth
 MOST_FORMS = 4  # a kernel with more sets of sizes than this in one program is compiled once and takes its sizes as arguments
 
 
@@ -68,9 +69,12 @@ class _Call(NamedTuple):
     limit: int
 
 
-def is_linked(shape: Skeleton) -> bool:
-    """Whether a program has too many different kernels to be compiled as one function. Sizes and batches play no part."""
-    return len({(step.kernel, step.statics) for step in shape.steps}) > INLINED_KERNELS
+def is_linked(shape: Skeleton, fixed: Literals) -> bool:
+    """Whether a program has too many different kernels to be compiled as one function. Of the sizes only depths play a part, which no
+    batch changes: convolutions of different depths are no less code for sharing a kernel.
+    """
+    depths = (kept[0] if step.kernel in DEEP_KERNELS else None for step, kept in zip(shape.steps, fixed, strict=True))
+    return len({(step.kernel, step.statics, depth) for step, depth in zip(shape.steps, depths, strict=True)}) > INLINED_KERNELS
 
 
 def text(shape: Skeleton, fixed: Literals, threads: int, timed: bool = False) -> tuple[str, list[Kernel]]:

@@ -2,7 +2,6 @@
 
     # k0: gemm(activation='Relu', dtype='float32', k=40, …)
     def program(table, thread, threads):
-        aligned_frame()
         t = i64(table)
         if threads < 2:
             k0(t[8], t[9], t[10], t[11], 1, 64, 40, 64, 0, 1)     # kernel(addresses, sizes, low, high): fixed numbers are literals
@@ -158,7 +157,7 @@ def source(shape: Skeleton, fixed: Literals, threads: int) -> tuple[str, list[tu
     header = [
         f"# k{index}: {kernel}({', '.join(f'{name}={value!r}' for name, value in statics)})" for (kernel, statics), index in kernels.items()
     ]
-    lines = [*header, "def program(table, thread, threads):", "    aligned_frame()", "    t = i64(table)"]
+    lines = [*header, "def program(table, thread, threads):", "    t = i64(table)"]
     counted = any(step.kernel in INDEXED for step in shape.steps)
     if counted:
         lines.append("    wrong = 0")

@@ -8,7 +8,19 @@ import numpy as np
 
 from openinfer.ir.graph import Array
 from openinfer.ops._base import Alias, Packed, Scratch, Step, Value
-from openinfer.ops.conv_geometry import CALL_NS, FLOPS_PER_NS, Geometry, Layer, Tile, phase_copy, scratch_of, step_cost, tiles
+from openinfer.ops.conv_geometry import (
+    CALL_NS,
+    FLOPS_PER_NS,
+    Geometry,
+    Layer,
+    Tile,
+    chain_length,
+    chains,
+    phase_copy,
+    scratch_of,
+    step_cost,
+    tiles,
+)
 
 MOST_PIXELS = 28
 
@@ -63,7 +75,7 @@ def _product(layer: Layer, plane: Value | Scratch, flat: Geometry, tile: Tile, d
         return np.ascontiguousarray(padded.reshape(g.groups, filter_blocks, width, -1).transpose(0, 1, 3, 2))
 
     statics = layer.statics(
-        depth=layer.depth,
+        chains=chains(layer.depth),
         rows=tile.rows,
         columns=tile.columns,
         vectors=tile.vectors,
@@ -77,7 +89,7 @@ def _product(layer: Layer, plane: Value | Scratch, flat: Geometry, tile: Tile, d
         Packed(f"{name}:{width}:filters:bias", lambda: pack(layer.shifts)),
         layer.y,
     )
-    sizes = (image, image // g.groups, g.groups, per_group, filter_blocks, *g.output)
+    sizes = (layer.depth, chain_length(layer.depth), image, image // g.groups, g.groups, per_group, filter_blocks, *g.output)
     blocks = g.batch * g.groups * filter_blocks * -(-g.output[0] // tile.rows) * -(-g.output[1] // tile.columns)
     flops = 2.0 * blocks * tile.rows * tile.columns * width * layer.depth
     return Step("conv_filters", statics, operands, sizes, blocks, CALL_NS + flops / FLOPS_PER_NS[dtype], (4,))

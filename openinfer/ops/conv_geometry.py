@@ -18,6 +18,7 @@ import numpy as np
 from openinfer.ir.graph import Array, Node
 from openinfer.ops._base import NotCompiled, Scratch, Step, Target, Value, known, same_dtype
 
+LONGEST_CHAIN = 512
 CALL_NS = 30.0
 FLOPS_PER_NS = {"float32": 90.0, "float64": 45.0}
 LATENCY = 8  # independent sums that keep the multipliers busy
@@ -184,10 +185,21 @@ class Layer:
         return self.target.machine.lanes(self.x.dtype)
 
     def statics(self, **more: Hashable) -> dict[str, Hashable]:
-        """A kernel's constants: the dtype, the depth and the activation, and `more`."""
+        """A kernel's constants: the dtype and the activation, and `more`."""
         low, high = bounds(self.node)
         activation = self.node.attribute("activation")
         return {"dtype": self.x.dtype, "activation": activation, "low_bound": low, "high_bound": high, **more}
+
+
+def chain_length(depth: int) -> int:
+    """Steps of one accumulation chain: equal parts of at most 512, which keeps the rounding error of deep reductions down."""
+    parts = max(1, -(-depth // LONGEST_CHAIN))
+    return -(-depth // parts)
+
+
+def chains(depth: int) -> int:
+    """What of a depth a kernel's code depends on: none (0), one chain (1) or several (2)."""
+    return min(2, -(-depth // LONGEST_CHAIN))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,7 +11,7 @@ import numpy as np
 
 from openinfer.ir.graph import Array
 from openinfer.ops._base import Alias, Packed, Scratch, Step, Value
-from openinfer.ops.conv_geometry import CALL_NS, FLOPS_PER_NS, Layer, Tile, phase_copy, scratch_of, step_cost, tiles
+from openinfer.ops.conv_geometry import CALL_NS, FLOPS_PER_NS, Layer, Tile, chain_length, chains, phase_copy, scratch_of, step_cost, tiles
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,8 +72,8 @@ def product(layer: Layer, plane: Value | Scratch, weight: Array, offsets: Array,
         Packed(f"{name}:{rows}:bias", lambda: pack(layer.shifts)),
         y,
     )
-    sizes = (image, image // g.groups, g.groups, per_group, filter_blocks, chunks, pixels, g.plane[1])
+    sizes = (depth, chain_length(depth), image, image // g.groups, g.groups, per_group, filter_blocks, chunks, pixels, g.plane[1])
     places = (*window.size, math.prod(y.shape[2:]), window.start, window.row_step)
     blocks, flops = g.batch * g.groups * filter_blocks * chunks, 2.0 * g.batch * g.filters * depth * pixels
-    statics = layer.statics(depth=depth, rows=rows, vectors=tile.vectors, column_step=window.column_step)
+    statics = layer.statics(chains=chains(depth), rows=rows, vectors=tile.vectors, column_step=window.column_step)
     return Step("conv", statics, operands, (*sizes, *places), blocks, CALL_NS + flops / FLOPS_PER_NS[dtype], (4,))

@@ -63,7 +63,7 @@ def phase_copy(*, dtype: str) -> Any:
 def conv(
     *,
     dtype: str,
-    depth: int,
+    chains: int,
     rows: int,
     vectors: int,
     column_step: int = 1,
@@ -71,22 +71,23 @@ def conv(
     low_bound: float = 0.0,
     high_bound: float = 0.0,
 ) -> Any:
-    """conv(plane, offsets, weights, bias, y, image, group, groups, per_group, filter_blocks, chunks, pixels, wq, oh, ow, filter_size,
-    start, row_step, low, high).
+    """conv(plane, offsets, weights, bias, y, depth, length, image, group, groups, per_group, filter_blocks, chunks, pixels, wq, oh, ow,
+    filter_size, start, row_step, low, high).
 
-    `image` and `group` are elements of the planes of one image, of one group; `wq` the width of a plane; `oh`, `ow` the rows and columns
-    that are stored: (r, q) at `start` + r · `row_step` + q · `column_step` within the `filter_size` elements of one filter's output.
-    A block is one chunk of `vectors` vectors of pixels of one block of `rows` filters. Where there are enough pixels the last chunk is
-    moved back to end with them, and stores only what is its own.
+    `length` are the steps of one chain of the `depth`; `image` and `group` are elements of the planes of one image, of one group; `wq`
+    the width of a plane; `oh`, `ow` the rows and columns that are stored: (r, q) at `start` + r · `row_step` + q · `column_step` within
+    the `filter_size` elements of one filter's output. A block is one chunk of `vectors` vectors of pixels of one block of `rows` filters.
+    Where there are enough pixels the last chunk is moved back to end with them, and stores only what is its own.
     """
     vector = widest(dtype)
     width, item = vectors * vector.lanes, vector.item_bytes
-    tile = _tile(vector, depth, rows, vectors, column_step, activation, low_bound, high_bound)
+    tile = _tile(vector, chains, rows, vectors, column_step, activation, low_bound, high_bound)
 
     @nb.njit(error_model="numpy")
     def kernel(
-        plane: int, offsets: int, weights: int, bias: int, y: int, image: int, group: int, groups: int, per_group: int, filter_blocks: int,
-        chunks: int, pixels: int, wq: int, oh: int, ow: int, filter_size: int, start: int, row_step: int, low: int, high: int,
+        plane: int, offsets: int, weights: int, bias: int, y: int, depth: int, length: int, image: int, group: int, groups: int,
+        per_group: int, filter_blocks: int, chunks: int, pixels: int, wq: int, oh: int, ow: int, filter_size: int, start: int,
+        row_step: int, low: int, high: int,
     ) -> None:  # fmt: skip
         for block in range(low, high):
             fb = block % filter_blocks
@@ -110,6 +111,8 @@ def conv(
                 filter_size,
                 row_step,
                 min(rows, per_group - fb * rows),
+                depth,
+                length,
             )
 
     return kernel
@@ -117,7 +120,7 @@ def conv(
 
 def _tile(
     vector: VectorType,
-    depth: int,
+    chains: int,
     rows: int,
     vectors: int,
     column_step: int,
@@ -125,8 +128,8 @@ def _tile(
     low_bound: float,
     high_bound: float,
 ) -> Any:
-    """tile(pixels, offsets, weights, bias, y, first, own, wq, oh, ow, filter_size, row_step, kept): computes rows × vectors results for
-    the flat pixels from `first` on, and stores those from `own` on that lie in the image, for the first `kept` filters.
+    """tile(pixels, offsets, weights, bias, y, first, own, wq, oh, ow, filter_size, row_step, kept, depth, length): computes rows × vectors
+    results for the flat pixels from `first` on, and stores those from `own` on that lie in the image, for the first `kept` filters.
     """
 
     @intrinsic
@@ -145,10 +148,12 @@ def _tile(
         filter_size: Any,
         row_step: Any,
         kept: Any,
+        depth: Any,
+        length: Any,
     ) -> Any:
         def emit(context: Any, b: Any, signature: Any, args: Any) -> Any:
             image, table, packed, shifts, out = (b.inttoptr(argument, ir.PointerType()) for argument in args[:5])
-            first, own, wq, oh, ow, filter_size, row_step, kept = args[5:]
+            first, own, wq, oh, ow, filter_size, row_step, kept, depth, length = args[5:]
 
             def weight(k: Any) -> Any:
                 at = vector.at(b, packed, b.mul(k, i64(rows)))
@@ -158,7 +163,7 @@ def _tile(
                 at = vector.at(b, image, b.load(b.gep(table, [k], source_etype=I64), align=8, typ=I64))
                 return lambda j: vector.load(b, at, i64(j * vector.lanes))
 
-            sums = accumulate(b, vector, depth, rows, vectors, weight, operand)
+            sums = accumulate(b, vector, chains, depth, length, rows, vectors, weight, operand)
             results = {}
             for i in range(rows):
                 shift = vector.splat(b, vector.load_scalar(b, shifts, i64(i)))
@@ -170,7 +175,7 @@ def _tile(
                 _store_column(b, vector, column, column_step, out, position, own, wq, oh, ow, filter_size, row_step, kept)
             return context.get_dummy_value()
 
-        return types.void(*[types.intp] * 13), emit
+        return types.void(*[types.intp] * 15), emit
 
     return tile
 

@@ -24,7 +24,7 @@ from openinfer.kernels.cpu.vectors import I64, VectorType, i64, widest
 def conv_filters(
     *,
     dtype: str,
-    depth: int,
+    chains: int,
     rows: int,
     columns: int,
     vectors: int,
@@ -34,20 +34,21 @@ def conv_filters(
     low_bound: float = 0.0,
     high_bound: float = 0.0,
 ) -> Any:
-    """conv_filters(plane, offsets, weights, bias, y, image, group, groups, per_group, filter_blocks, oh, ow, low, high).
+    """conv_filters(plane, offsets, weights, bias, y, depth, length, image, group, groups, per_group, filter_blocks, oh, ow, low, high).
 
-    Neighbouring outputs read the plane `row_distance` and `column_distance` elements apart. A tile has one row, or whole rows; the last
+    `length` are the steps of one chain of the `depth`. Neighbouring outputs read the plane `row_distance` and `column_distance` elements
+    apart. A tile has one row, or whole rows; the last
     tiles of a row or column are moved back to end with the image, and store only what is their own. A block is one tile of one block of
     filters of one group of one image.
     """
     vector = widest(dtype)
     item, width = vector.item_bytes, vectors * vector.lanes
-    tile = _tile(vector, depth, rows, columns, vectors, row_distance, column_distance, activation, low_bound, high_bound)
+    tile = _tile(vector, chains, rows, columns, vectors, row_distance, column_distance, activation, low_bound, high_bound)
 
     @nb.njit(error_model="numpy")
     def kernel(
-        plane: int, offsets: int, weights: int, bias: int, y: int, image: int, group: int, groups: int, per_group: int, filter_blocks: int,
-        oh: int, ow: int, low: int, high: int,
+        plane: int, offsets: int, weights: int, bias: int, y: int, depth: int, length: int, image: int, group: int, groups: int,
+        per_group: int, filter_blocks: int, oh: int, ow: int, low: int, high: int,
     ) -> None:  # fmt: skip
         down, across = (oh + rows - 1) // rows, (ow + columns - 1) // columns
         for block in range(low, high):
@@ -69,6 +70,8 @@ def conv_filters(
                 (row - r) * columns + column - q,
                 per_group - fb * width,
                 oh * ow,
+                depth,
+                length,
             )
 
     return kernel
@@ -76,7 +79,7 @@ def conv_filters(
 
 def _tile(
     vector: VectorType,
-    depth: int,
+    chains: int,
     rows: int,
     columns: int,
     vectors: int,
@@ -86,17 +89,29 @@ def _tile(
     low_bound: float,
     high_bound: float,
 ) -> Any:
-    """tile(pixels, offsets, weights, bias, y, skipped, kept, filter_size): stores all but the first `skipped` pixels of `kept` filters."""
+    """tile(pixels, offsets, weights, bias, y, skipped, kept, filter_size, depth, length): stores all but the first `skipped` pixels of
+    `kept` filters.
+    """
     count, width = rows * columns, vectors * vector.lanes
     distances = [row * row_distance + column * column_distance for row in range(rows) for column in range(columns)]
 
     @intrinsic
     def tile(
-        typing_context: Any, pixels: Any, offsets: Any, weights: Any, bias: Any, y: Any, skipped: Any, kept: Any, filter_size: Any
+        typing_context: Any,
+        pixels: Any,
+        offsets: Any,
+        weights: Any,
+        bias: Any,
+        y: Any,
+        skipped: Any,
+        kept: Any,
+        filter_size: Any,
+        depth: Any,
+        length: Any,
     ) -> Any:
         def emit(context: Any, b: Any, signature: Any, args: Any) -> Any:
             image, table, packed, shifts, out = (b.inttoptr(argument, ir.PointerType()) for argument in args[:5])
-            skipped, kept, filter_size = args[5:]
+            skipped, kept, filter_size, depth, length = args[5:]
 
             def pixel(k: Any) -> Any:
                 at = vector.at(b, image, b.load(b.gep(table, [k], source_etype=I64), align=8, typ=I64))
@@ -106,7 +121,7 @@ def _tile(
                 at = vector.at(b, packed, b.mul(k, i64(width)))
                 return lambda j: vector.load(b, at, i64(j * vector.lanes))
 
-            sums = accumulate(b, vector, depth, count, vectors, pixel, weight)
+            sums = accumulate(b, vector, chains, depth, length, count, vectors, pixel, weight)
             for j in range(vectors):
                 shift = vector.load(b, shifts, i64(j * vector.lanes))
                 results = [activate(b, vector, b.fadd(sums[i, j], shift), activation, low_bound, high_bound) for i in range(count)]
@@ -119,6 +134,6 @@ def _tile(
                         vector.store_between(b, value, out, b.add(b.mul(filter_size, i64(f)), i64(first)), below, limit)
             return context.get_dummy_value()
 
-        return types.void(*[types.intp] * 8), emit
+        return types.void(*[types.intp] * 10), emit
 
     return tile

@@ -1,6 +1,6 @@
 """The register tile that the convolution kernels share: `rows` scalars, broadcast, times `vectors` vectors, summed over a depth.
 
-for each chain of the depth:                       # decided by the depth alone, see `chain_length`
+for each chain of the depth:                       # decided by the depth alone, see `ops.conv_geometry.chain_length`
     acc[i][j] = 0
     for k in the chain: acc[i][j] = fma(broadcast(scalars[k, i]), load(vectors[k, j]), acc[i][j])
     total[i][j] = total[i][j] + acc[i][j]          # left to right
@@ -14,36 +14,30 @@ from typing import Any
 from openinfer.kernels.cpu.loop import keep_rolled
 from openinfer.kernels.cpu.vectors import I64, VectorType, i64
 
-LONGEST_CHAIN = 512
-
 Cells = dict[tuple[int, int], Any]
-
-
-def chain_length(depth: int) -> int:
-    """Steps of one accumulation chain: equal parts of at most 512, which keeps the rounding error of deep reductions down."""
-    parts = max(1, -(-depth // LONGEST_CHAIN))
-    return -(-depth // parts)
 
 
 def accumulate(
     b: Any,
     vector: VectorType,
-    depth: int,
+    count: int,
+    depth: Any,
+    length: Any,
     rows: int,
     vectors: int,
     scalars: Callable[[Any], Callable[[int], Any]],
     operands: Callable[[Any], Callable[[int], Any]],
 ) -> Cells:
-    """Emit the sums as vector values. `scalars(k)` gives a function from a row to its scalar (loaded), `operands(k)` one from a
-    position to its vector; both emit their address arithmetic once a step.
+    """Emit the sums as vector values. `count` is `chains(depth)`; `depth` and `length`, its `chain_length`, are values of the program.
+    `scalars(k)` gives a function from a row to its scalar (loaded), `operands(k)` one from a position to its vector; both emit their
+    address arithmetic once a step.
     """
     zero = vector.constant(0.0)
     cells = [(i, j) for i in range(rows) for j in range(vectors)]
-    if depth == 0:
+    if count == 0:
         return dict.fromkeys(cells, zero)
-    length = chain_length(depth)
-    if length == depth:
-        return _chain(b, vector, i64(0), i64(depth), cells, rows, vectors, scalars, operands)
+    if count == 1:
+        return _chain(b, vector, i64(0), depth, cells, rows, vectors, scalars, operands)
     before = b.block
     loop, done = b.append_basic_block("chain"), b.append_basic_block("chain.done")
     b.branch(loop)
@@ -53,14 +47,14 @@ def accumulate(
     totals = {cell: b.phi(vector.type) for cell in cells}
     for phi in totals.values():
         phi.add_incoming(zero, before)
-    following = b.add(start, i64(length))
-    limit = b.select(b.icmp_signed("<", following, i64(depth)), following, i64(depth))
+    following = b.add(start, length)
+    limit = b.select(b.icmp_signed("<", following, depth), following, depth)
     part = _chain(b, vector, start, limit, cells, rows, vectors, scalars, operands)
     sums = {cell: b.fadd(totals[cell], part[cell]) for cell in cells}
     start.add_incoming(following, b.block)
     for cell in cells:
         totals[cell].add_incoming(sums[cell], b.block)
-    b.cbranch(b.icmp_signed("<", following, i64(depth)), loop, done)
+    b.cbranch(b.icmp_signed("<", following, depth), loop, done)
     b.position_at_end(done)
     return sums
 

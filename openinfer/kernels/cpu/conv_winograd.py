@@ -25,6 +25,7 @@ from openinfer.kernels.cpu.dense import activate
 from openinfer.kernels.cpu.pointers import POINTERS
 from openinfer.kernels.cpu.row_copy import split_row
 from openinfer.kernels.cpu.vectors import I32, VectorType, i64, widest
+from openinfer.ops.conv_geometry import chain_length, chains
 
 PRODUCTS = 16
 
@@ -174,7 +175,8 @@ def _multiply(vector: VectorType, channels: int, rows: int, vectors: int, pitch:
                 at = vector.at(b, source, b.mul(k, i64(pitch)))
                 return lambda j: vector.load(b, at, i64(j * vector.lanes))
 
-            for (i, j), value in accumulate(b, vector, channels, rows, vectors, weight, patch).items():
+            depth, length = i64(channels), i64(chain_length(channels))
+            for (i, j), value in accumulate(b, vector, chains(channels), depth, length, rows, vectors, weight, patch).items():
                 vector.store(b, value, to, i64((i * vectors + j) * vector.lanes))
             return context.get_dummy_value()
 

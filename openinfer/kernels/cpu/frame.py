@@ -8,25 +8,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba import types
-from numba.extending import intrinsic
-
 LINE = 64  # bytes of a cache line
 
 
-def align(builder: Any) -> None:
-    """Align the frame of the function that is being built."""
-    attributes = builder.function.attributes
+def align(function: Any) -> None:
+    """Align the frame of a function of llvmlite's. Inlined functions bring their spills to their caller, but not their alignment."""
+    attributes = function.attributes
     attributes.alignstack = LINE
     attributes.add("nounwind")  # llvmlite writes no attributes at all where this set is empty
-
-
-@intrinsic
-def aligned_frame(typing_context: Any) -> Any:
-    """`aligned_frame()`: align the frame of the caller. Inlined functions bring their spills, but not their alignment."""
-
-    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        align(builder)
-        return context.get_dummy_value()
-
-    return types.void(), emit

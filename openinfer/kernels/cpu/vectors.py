@@ -111,7 +111,7 @@ class VectorType:
 
     def at(self, builder: Any, base: Any, index: Any) -> Any:
         """The address of one element."""
-        frame.align(builder)  # whatever touches vectors comes through here
+        frame.align(builder.function)  # whatever touches vectors comes through here
         return builder.gep(base, [index], source_etype=self.scalar)
 
     def fma(self, builder: Any, a: Any, b: Any, c: Any) -> Any:
