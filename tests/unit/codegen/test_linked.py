@@ -111,3 +111,29 @@ def test_a_damaged_kernel_is_compiled_again():
         assert engine.statistics().compiled == 1
         again = engine.run({"x": x})
     assert all(first[op].tobytes() == again[op].tobytes() for op in OPS)
+
+
+def test_convolutions_of_different_depths_share_one_kernel(monkeypatch):
+    """Depths of one chain; a depth of several chains has code of its own."""
+    shapes = {"first": (48, 40, 1, 1), "second": (48, 48, 1, 1), "wide": (600, 48, 1, 1), "deep": (48, 600, 1, 1)}
+    nodes, value = [], "x"
+    for name in shapes:
+        nodes.append(helper.make_node("Conv", [value, name], [f"after {name}"]))
+        value = f"after {name}"
+    filters = {name: draw(*shape) / 8 for name, shape in shapes.items()}
+    made = model(nodes, {"x": (TensorProto.FLOAT, ["n", 40, 16, 16])}, {value: (TensorProto.FLOAT, ["n", 48, 16, 16])}, filters)
+    x = draw(2, 40, 16, 16)
+    monkeypatch.setattr(linked, "INLINED_KERNELS", 1000)
+    with openinfer.load(made) as engine:
+        assert linked_programs(engine) == 0
+        expected = engine.run({"x": x})[value]
+    monkeypatch.setattr(linked, "INLINED_KERNELS", 2)
+    monkeypatch.setattr(linked, "MOST_FORMS", 1)
+    with openinfer.load(made) as engine:
+        (text,) = engine.sources()
+        found = engine.run({"x": x})[value]
+    kernels = [line for line in text.splitlines() if line.startswith("; k") and ": conv(" in line]
+    assert {"chains=1", "chains=2"} == {part.strip("(),") for line in kernels for part in line.split() if "chains=" in part}
+    assert sum("chains=2" in line for line in kernels) == 1
+    assert len(kernels) < len(shapes)
+    assert found.tobytes() == expected.tobytes()
