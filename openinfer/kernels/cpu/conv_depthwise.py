@@ -54,7 +54,7 @@ def conv_depthwise(
     """
     vector, pointer = VectorType(dtype, lanes), POINTERS[dtype]
     item, taps, across = vector.item_bytes, kernel[0] * kernel[1], vectors * lanes
-    copy = phase_copy(dtype=dtype)
+    copy = phase_copy.__wrapped__(dtype=dtype)  # its own: one that is inlined cannot be called
     (sh, sw), (hq, wq) = strides, plane
     (height, width), (oh, ow) = size, output
     # Behind each phase there is room for what its last row leaves behind it.

@@ -61,7 +61,7 @@ def recurrent(
     matrix_bytes = (panels + candidate_panels * split) * width * hidden * item
     bias_bytes = (panels + candidate_panels * split) * width * item
     first_bytes, first_bias = panels * width * hidden * item, panels * width * item
-    multiply = gemm(dtype=dtype, k=hidden, rows=rows, vectors=vectors)
+    multiply = gemm.__wrapped__(dtype=dtype, k=hidden, rows=rows, vectors=vectors)  # its own: one that is inlined cannot be called
     cells = [cell_of(op, vector, hidden, names, clip, peephole, coupled, reset_after) for names in activations]
     forward_cell, backward_cell = cells[0], cells[-1]
     candidates = [candidate_of_gru(vector, hidden, names, clip) for names in activations] if split else [forward_cell]
