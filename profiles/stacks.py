@@ -39,7 +39,7 @@ class Stacks:
         self.note = ""
         self._gil_only, self._rate = gil_only, rate
         self._child: subprocess.Popen[bytes] | None = None
-        self._folder = tempfile.TemporaryDirectory(prefix="openinfer-stacks-")
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
 
     def start(self) -> None:
         """Begin to sample, from when py-spy has attached."""
@@ -47,6 +47,7 @@ class Stacks:
         if found is None:
             self.note = "py-spy is not installed"
             return
+        self._folder = tempfile.TemporaryDirectory(prefix="openinfer-stacks-")
         command = [found, "record", "--native", "--threads", "--format", "raw", "--rate", str(self._rate), "--duration", "86400"]
         command += ["--output", str(self._file), "--pid", str(os.getpid()), *(["--gil"] if self._gil_only else [])]
         with open(self._log, "wb") as log:
@@ -57,10 +58,11 @@ class Stacks:
         if self._child.poll() is not None:
             self.note = f"py-spy cannot attach: {' '.join(self._log.read_text(errors='replace').split())[:160]}"
             self._child = None
+            self._folder.cleanup()
 
     def stop(self) -> dict[str, int]:
         """Stack (frames from the outermost on, joined by ";") → samples; empty where there are none."""
-        if self._child is None:
+        if self._child is None or self._folder is None:
             return {}
         self._child.send_signal(signal.SIGINT)
         try:
@@ -81,11 +83,15 @@ class Stacks:
 
     @property
     def _file(self) -> Path:
-        return Path(self._folder.name) / "raw.txt"
+        return self._path("raw.txt")
 
     @property
     def _log(self) -> Path:
-        return Path(self._folder.name) / "log.txt"
+        return self._path("log.txt")
+
+    def _path(self, name: str) -> Path:
+        assert self._folder is not None
+        return Path(self._folder.name) / name
 
 
 def attributed(stacks: Mapping[str, int], is_generated: Callable[[int], bool], shares: Sequence[tuple[str, float]]) -> dict[str, int]:
