@@ -91,6 +91,16 @@ class Engine:
             self._bound += 1
         return call
 
+    def bind_stamped(self, inputs: Mapping[str, Any], rows: Any) -> BoundCall:
+        """As `bind`, for profiles: each call notes when its compiled code began and ended in the next row of `rows`, an int64 array of
+        shape [n, 2], on the clock of `time.perf_counter_ns`; after the last row comes the first. `InputError` as `bind`, and where the
+        model is not compiled as a whole in this process.
+        """
+        self._open()
+        from openinfer.runtime.layer_timer import bound_stamped  # here, so that programs that time nothing do not load it
+
+        return bound_stamped(self._backend.program, check(inputs, self.inputs), rows)
+
     def run_many(self, requests: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """`run` for several requests that need not have one shape. In a sandbox they cross together. The first that fails raises."""
         self._open()

@@ -20,6 +20,7 @@ STOLEN_SHARE = 0.01
 LAYOUT_SHARE = 0.2  # of a call's time in one layer that walks memory badly
 LAYOUT_REACHED = 0.5  # of the machine's ceiling: a layer that reaches more is not hostile
 HOT_SHARE = 0.3
+REFUSED_SHARE = 0.001
 CONFIDENCE = 0.99
 
 
@@ -34,7 +35,7 @@ class Slope:
 
 def find(record: ProfileRecord) -> list[Finding]:
     """All findings, worst first. Defects come before the hot layer, which every model has."""
-    defects = [*_locks(record), *_leaks(record), *_layouts(record), *_neighbours(record), *_unsteady(record)]
+    defects = [*_refusals(record), *_locks(record), *_leaks(record), *_layouts(record), *_neighbours(record), *_unsteady(record)]
     return [*sorted(defects, key=lambda finding: -finding.severity), *_hot(record)]
 
 
@@ -66,6 +67,14 @@ def _locks(record: ProfileRecord) -> list[Finding]:
             )
             found.append(Finding("lock", f"Threads wait for the lock {row.key}", evidence, min(1.0, share)))
     return found
+
+
+def _refusals(record: ProfileRecord) -> list[Finding]:
+    refused, sent = record.figure("requests", "refused") or 0.0, record.figure("requests", "sent") or 0.0
+    if refused < REFUSED_SHARE * sent or not refused:
+        return []
+    evidence = f"{refused:.0f} of {sent:.0f} were refused and have no latency here"
+    return [Finding("overload", "More requests come than the engine can answer", evidence, refused / sent)]
 
 
 def _leaks(record: ProfileRecord) -> list[Finding]:

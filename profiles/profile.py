@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import asyncio
+import contextlib
+import dataclasses
+import time
+from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
-from openinfer.profiles import ceiling, latency, layers
+from openinfer.profiles import cachegrind, ceiling, latency, layers
 from openinfer.profiles.profile_record import ProfileRecord
 from openinfer.profiles.session import Session
-from openinfer.workloads.replay import replay_inline
+from openinfer.workloads.replay import precise_loop, replay_inline, replay_submit
 from openinfer.workloads.requests import batched, bindable, call_on
 from openinfer.workloads.trace import Trace
+from openinfer.workloads.workload import Store
 
-from openinfer.engine import load
-from openinfer.errors import InputError
+from openinfer.engine import Engine, load
+from openinfer.errors import DeadlineError, InputError, OpenInferError, OverloadError
 from openinfer.runtime.signature import example
 
 DRAWN = 512  # distinct requests of a model without a trace,
@@ -25,10 +30,21 @@ MOST_CALLS = 2_000_000
 WARM_UP_CALLS = 10
 
 
+@dataclasses.dataclass(frozen=True)
+class Traffic:
+    """Requests to replay: `trace`, or drawn at random without one. `submits`: through `Engine.submit`, looked up in `open_store()`'s where
+    there is one; otherwise by calls of the replaying thread.
+    """
+
+    trace: Trace | None = None
+    submits: bool = False
+    open_store: Callable[[], Store] | None = None
+
+
 def profile(
     model: str,
     config: Any,
-    trace: Trace | None,
+    traffic: Traffic,
     *,
     seconds: float,
     seed: int = 0,
@@ -36,33 +52,99 @@ def profile(
     command: str = "",
     off: Collection[str] = (),
     gil_only: bool = False,
+    simulate_caches: bool = False,
 ) -> ProfileRecord:
-    """Replay `trace`, from its beginning and as often as it takes, or requests drawn at random, for `seconds`; then time the layers.
+    """Replay the traffic, from its beginning and as often as it takes, for `seconds`; then time the layers.
 
     Requests without a schedule arrive at random, at half of the model's capacity. Raises `InputError`, `ModelError` and `WorkloadError` as
     loading and replaying do.
     """
     rng = np.random.default_rng(seed)
     with load(model, config) as engine:
-        inputs = _drawn(engine, rng) if trace is None else dict(trace.inputs)
-        count = len(next(iter(inputs.values())))
-        if not count:
+        if traffic.trace is not None and not len(traffic.trace):
             raise InputError("found a trace without requests; give one with at least one")
-        largest = min(engine.config.scheduler.max_batch, count) if batched(engine.inputs) else 1
-        calls = {size: call_on(engine, bindable(engine.inputs, inputs, size)) for size in range(1, largest + 1)}
-        call_s = _call_seconds(calls[1])
-        arrival = _schedule(trace, call_s, seconds, rng)
-        rows = np.arange(len(arrival)) % count
-        repeated = inputs if len(arrival) == count else {name: _Repeated(array, rows) for name, array in inputs.items()}
-        stamps = latency.stamped(calls, repeated, len(arrival))
-        session, delay_us = Session(engine, off, gil_only), engine.config.scheduler.max_delay_us
-        with session:
-            times = replay_inline(arrival, stamps.serve, max_batch=largest, max_delay_us=delay_us)
-        session.add_latency(latency.stages(times, stamps, 1000 * delay_us))
+        session = Session(engine, off, gil_only)
+        run = _submitted if traffic.submits else _inline
+        example_inputs = run(engine, traffic, session, seconds, rng)
         if "layers" not in session.off and not engine.statistics().fallback:
             peak = ceiling.measure()
-            session.add_layers(layers.measure(engine, calls[1].inputs, peak, LAYERS_S), peak)
+            timed = layers.measure(engine, example_inputs, peak, LAYERS_S)
+            session.add_layers(timed, peak)
+            if simulate_caches:
+                _simulate(engine, model, example_inputs, sum(layer.ns for layer in timed), session)
         return session.record(model=model, workload=workload, command=command, seed=seed)
+
+
+def _simulate(engine: Engine, model: str, inputs: dict[str, Any], call_ns: float, session: Session) -> None:
+    """Add what cachegrind counts, or why it cannot."""
+    reason = cachegrind.missing()
+    if not reason and call_ns > cachegrind.MOST_NS:
+        reason = f"a call of {call_ns / 1e6:.0f} ms would be simulated for minutes; profile a smaller input"
+    if not reason:
+        try:
+            session.add_caches(cachegrind.simulate(engine, model, inputs))
+            return
+        except OpenInferError as error:
+            reason = str(error)
+    session.no_caches(reason)
+
+
+def _inline(engine: Engine, traffic: Traffic, session: Session, seconds: float, rng: np.random.Generator) -> dict[str, Any]:
+    """Replay by calls of this thread; the inputs of one call."""
+    trace = traffic.trace
+    if trace is not None and trace.rows is not None:
+        raise InputError("found a trace whose requests have several rows each; such requests go through submit, as those of a workload")
+    inputs = _drawn(engine, rng) if trace is None else dict(trace.inputs)
+    count = len(next(iter(inputs.values())))
+    scheduler = engine.config.scheduler
+    largest = min(scheduler.max_batch, count) if batched(engine.inputs) else 1
+    call = call_on(engine, bindable(engine.inputs, inputs, 1))
+    arrival = _schedule(trace, _seconds(call), seconds, rng)
+    rows = np.arange(len(arrival)) % count
+    repeated = inputs if len(arrival) == count else {name: _Repeated(array, rows) for name, array in inputs.items()}
+    stamps = latency.stamped(engine, range(1, largest + 1), inputs, repeated, len(arrival))
+    with session:
+        times = replay_inline(arrival, stamps.serve, max_batch=largest, max_delay_us=scheduler.max_delay_us)
+    session.add_latency(latency.stages(times, stamps, 1000 * scheduler.max_delay_us))
+    return call.inputs
+
+
+def _submitted(engine: Engine, traffic: Traffic, session: Session, seconds: float, rng: np.random.Generator) -> dict[str, Any]:
+    """Replay through `Engine.submit` on an event loop; the inputs of one request."""
+    trace = traffic.trace
+    if trace is None:
+        raise InputError("requests through submit need a trace; give one with --trace, or a workload")
+    each: list[dict[str, Any]] = [dict(trace.request(index)) for index in range(len(trace))]
+    requests: list[tuple[Any, Callable[[Any], Any] | None]] = [(inputs, None) for inputs in each]
+    store = traffic.open_store() if traffic.open_store is not None else None
+    with contextlib.ExitStack() as stack:
+        if store is not None:
+            stack.callback(store.close)
+            if trace.look_ups is not None:
+                for index in np.flatnonzero(trace.look_ups >= 0).tolist():
+                    requests[index] = ((int(trace.look_ups[index]), store.blank(each[index])), store.look_up)
+        runner = stack.enter_context(asyncio.Runner(loop_factory=precise_loop))
+        arrival = _schedule(trace, _seconds(lambda: engine.run(each[0])), seconds, rng)
+
+        refused: set[int] = set()
+
+        async def send(index: int) -> Any:
+            inputs, prepare = requests[index % len(requests)]
+            try:
+                return await engine.submit(inputs, prepare=prepare)
+            except (OverloadError, DeadlineError):
+                refused.add(index)
+
+        runner.run(replay_submit(None, min(len(arrival), WARM_UP_CALLS), send))
+        refused.clear()
+        with session:
+            times, _ = runner.run(replay_submit(arrival, len(arrival), send))
+        answered = np.array([index not in refused for index in range(len(arrival))])
+        session.add_refused(len(refused), len(arrival))
+        if answered.any():
+            session.add_latency({"corrected": times.corrected_ns[answered], "raw": times.raw_ns[answered]})
+        session.add_waits(engine.statistics().scheduler[-1]["waits"])
+    return each[0]
 
 
 class _Repeated:
@@ -75,7 +157,7 @@ class _Repeated:
         return self._array[self._rows[at]]
 
 
-def _drawn(engine: Any, rng: np.random.Generator) -> dict[str, Any]:
+def _drawn(engine: Engine, rng: np.random.Generator) -> dict[str, Any]:
     """Distinct random requests, first axis the request."""
     one = example(engine.inputs, rng, 1)
     count = max(2, min(DRAWN, DRAWN_BYTES // max(1, sum(array.nbytes for array in one.values()))))
@@ -85,9 +167,8 @@ def _drawn(engine: Any, rng: np.random.Generator) -> dict[str, Any]:
     return {name: np.stack([each[name] for each in many]) for name in one}
 
 
-def _call_seconds(call: Any) -> float:
-    import time
-
+def _seconds(call: Callable[[], object]) -> float:
+    """The median of a few calls."""
     taken = []
     for _ in range(WARM_UP_CALLS):
         begin = time.perf_counter()

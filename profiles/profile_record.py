@@ -45,8 +45,8 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """A cause with its evidence. `kind` is one of lock, leak, layout, neighbour, hot layer, unsteady; `severity` the share of the time, or
-    of the memory, that it takes.
+    """A cause with its evidence. `kind` is one of overload, lock, leak, layout, neighbour, hot layer, unsteady; `severity` the share of the
+    time, of the memory or of the requests, that it takes.
     """
 
     kind: str

@@ -16,9 +16,11 @@ from typing import Any
 
 import numpy as np
 from openinfer.profiles import ceiling, histogram, neighbours, stacks, steady
+from openinfer.profiles.cachegrind import LayerCache
 from openinfer.profiles.findings import find
 from openinfer.profiles.layers import LayerFigures
 from openinfer.profiles.locks import Locks
+from openinfer.profiles.perf_events import Counters
 from openinfer.profiles.profile_record import Instrument, ProfileRecord, Row
 from openinfer.profiles.sampler import Sampler
 
@@ -26,7 +28,7 @@ from openinfer.engine import Engine
 from openinfer.errors import InputError, suggest
 from openinfer.machine import host
 
-INSTRUMENTS = ("latency", "memory", "locks", "noise", "stacks", "layers")
+INSTRUMENTS = ("latency", "memory", "locks", "noise", "events", "stacks", "layers")
 KEPT_PROCESSES = 10
 PROBES = 2000
 
@@ -50,9 +52,10 @@ class Session:
         self._sampler = Sampler(self.process, (lambda: engine.statistics().memory) if engine is not None else None)
         self._stacks = stacks.Stacks(gil_only)
         self._exits = contextlib.ExitStack()
+        self._counters = Counters()
         self._scan: neighbours.Scan | None = None
-        self._scan_s = 0.0
         self._begin_ns = self._end_ns = 0
+        self._hardware = False
         self._started = datetime.datetime.now(datetime.UTC)
 
     def __enter__(self) -> Session:
@@ -61,10 +64,10 @@ class Session:
         if "stacks" not in self.off:
             self._stacks.start()
         if "noise" not in self.off:
-            self._scan_s = -time.thread_time()
             self._scan = neighbours.scan()
-            self._scan_s += time.thread_time()
         self._started = datetime.datetime.now(datetime.UTC)
+        if "events" not in self.off:
+            self._counters.start()
         self._begin_ns = time.perf_counter_ns()
         if "memory" not in self.off:
             self._sampler.start()
@@ -72,6 +75,9 @@ class Session:
 
     def __exit__(self, *_: object) -> None:
         self._end_ns = time.perf_counter_ns()
+        self._hardware, events = self._counters.hardware, self._counters.stop()
+        for name, count in events.items():
+            self._add("events", name, "", float(count), "count")
         if "memory" not in self.off:
             self._sampler.stop()
             self.rows += self._sampler.rows
@@ -107,6 +113,18 @@ class Session:
         for block, before, after in found.changes:
             self._add("steady", "change", f"at {block / found.blocks:.0%} of the run", float(np.log(after / before)), "log ratio")
 
+    def add_refused(self, refused: int, requests: int) -> None:
+        """Requests that the scheduler refused, which have no latency."""
+        self._add("requests", "refused", "", refused, "count")
+        self._add("requests", "sent", "", requests, "count")
+
+    def add_waits(self, waits: Mapping[str, Mapping[str, float]]) -> None:
+        """What a scheduler recorded of its latest requests, by stage: `Engine.statistics().scheduler[…]["waits"]`."""
+        for stage, figures in waits.items():
+            if stage.endswith("_ns") and stage != "total_ns" and "latency" not in self.off:
+                for name in ("p50", "p99", "max"):
+                    self._add("latency", stage.removesuffix("_ns"), {"max": "largest"}.get(name, name), figures[name], "ns")
+
     def add_layers(self, layers: list[LayerFigures], peak: ceiling.Ceiling) -> None:
         """What `layers.measure` found, and the ceiling it was compared with."""
         self._layers = layers
@@ -128,6 +146,18 @@ class Session:
                 self._add("layers", "strided", layer.label, float(layer.access.split()[2]), "bytes")
             elif layer.access:
                 self._add("layers", "misaligned", f"{layer.label}; {layer.access}", 1.0, "yes or no")
+
+    def add_caches(self, found: list[LayerCache]) -> None:
+        """What `cachegrind.simulate` counted."""
+        for layer in found:
+            self._add("cache", "accesses", layer.label, layer.accesses, "count")
+            self._add("cache", "D1 misses", layer.label, layer.first_misses, "count")
+            self._add("cache", "last-level misses", layer.label, layer.last_misses, "count")
+        self.instruments.append(Instrument("cache", True, "simulated by cachegrind on a build for AVX2, in processes of their own", 0.0))
+
+    def no_caches(self, reason: str) -> None:
+        """Caches were asked for and cannot be simulated."""
+        self.instruments.append(Instrument("cache", False, reason))
 
     def record(self, *, model: str = "", workload: str = "", command: str = "", seed: int = 0) -> ProfileRecord:
         """The record, with its findings. Stacks in generated code are given to the layers that were added."""
@@ -181,6 +211,10 @@ class Session:
         self._cost("memory", "memory, run queue and GIL, ten looks a second", self._sampler.spent_ns / 1e9 / whole)
         self._cost("locks", f"{acquired} acquisitions watched", acquired * _lock_cost_ns() / 1e9 / whole if acquired else 0.0)
         self._cost("noise", "two scans of /proc, outside the run", 0.0)
+        note = (
+            "perf events of the processor and the kernel" if self._hardware else "perf events of the kernel; the processor shows none here"
+        )
+        self._cost("events", note, 0.0)
         self._cost("stacks", self._stacks.note or f"py-spy, {stacks.RATE} samples a second, native frames", None, not self._stacks.note)
         self._cost("layers", "a separate build, in a pass of its own", 0.0)
 

@@ -27,6 +27,10 @@ STAGES = {
     "batch": "waiting for company",
     "copy": "into and out of the call's arrays",
     "kernel": "compiled code",
+    "blocking": "look-ups and other calls that block",
+    "lock": "waiting for the lock of the blocking pool",
+    "handoff": "from one thread to the other",
+    "gil": "waiting for the GIL after the kernel",
 }
 FILTERS = ("time", "seconds", "size", "percent", "moment", "sentence", "figures")
 WIDEST = 12  # stacks in the table
@@ -58,7 +62,7 @@ def render(record: ProfileRecord) -> str:
         simulated=_simulated(record),
         neighbours=[(row.key, row.value) for row in record.series("noise", "other process")],
         noise={name: record.figure("noise", name) for name in ("others", "own", "stolen", "throttled")},
-        events=[(row.name, row.value) for row in record.rows if row.instrument == "perf"],
+        events=[(row.name, row.value) for row in record.rows if row.instrument == "events"],
         steady=record.figure("steady", "steady"),
         changes=[(row.key, math.exp(row.value)) for row in record.series("steady", "change")],
         stacks=_widest(record),

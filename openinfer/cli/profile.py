@@ -25,8 +25,9 @@ def profile(
     report: Annotated[str | None, typer.Option("--report", help="HTML page; default: NAME.profile.html here.")] = None,
     seconds: Annotated[float, typer.Option("--seconds", min=0.2, max=3600, help="Time to replay.")] = 5.0,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of requests and arrivals that are drawn.")] = 0,
-    off: Annotated[str, typer.Option("--off", help="Comma-separated: latency, memory, locks, noise, stacks, layers.")] = "",
+    off: Annotated[str, typer.Option("--off", help="Comma-separated: latency, memory, locks, noise, events, stacks, layers.")] = "",
     gil: Annotated[bool, typer.Option("--gil", help="Stacks of the thread that holds the GIL alone.")] = False,
+    caches: Annotated[bool, typer.Option("--caches", help="Simulate the caches layer by layer (needs valgrind and gcc).")] = False,
     json: Json = False,
 ) -> None:
     """Say where time and memory go: findings, latency by stage, layers against the machine's ceiling, contention, stacks.
@@ -35,6 +36,7 @@ def profile(
     """
     from openinfer.errors import InputError
     from openinfer.profiles import stacks
+    from openinfer.profiles.profile import Traffic
     from openinfer.profiles.profile import profile as measure
     from openinfer.reports.profile import write
 
@@ -45,30 +47,31 @@ def profile(
     name = workload or Path(str(model)).stem
     page = Path(report) if report is not None else Path(f"{name}.profile.html")
     check_output(page)
-    requests = None
+    traffic = Traffic()
     used: Any = config
     if workload is not None:
         from openinfer.workloads import registry
 
         found = registry.get(workload)
-        model, requests = str(found.model_path()), found.traces("held_out", REQUESTS)[0]
+        model, traffic = str(found.model_path()), Traffic(found.traces("held_out", REQUESTS)[0], found.submits, found.open_store)
         used = config if config is not None else found.base
     elif trace is not None:
         from openinfer.workloads import trace as traces
 
-        requests = traces.read(trace)
+        traffic = Traffic(traces.read(trace))
     command = shlex.join(["openinfer", *sys.argv[1:]])
     disabled = [item for item in off.split(",") if item]
     record = measure(
         str(model),
         used,
-        requests,
+        traffic,
         seconds=seconds,
         seed=seed,
         workload=workload or "",
         command=command,
         off=disabled,
         gil_only=gil,
+        simulate_caches=caches,
     )
     record.save(page.with_suffix(".parquet"))
     if record.stacks:

@@ -56,13 +56,15 @@ class Kernel(NamedTuple):
     sizes: tuple[int | None, ...]
 
 
-class _Slot(int):
+class Slot(int):
     """A number that is read from this word of the table."""
 
 
-class _Call(NamedTuple):
+class Call(NamedTuple):
+    """A step: the number of its kernel, its buffers, the bytes of a thread's part of each that has parts, and the numbers it is given."""
+
     kernel: int
-    buffers: tuple[_Slot, ...]
+    buffers: tuple[Slot, ...]
     strides: tuple[int | None, ...]
     sizes: tuple[int, ...]
     blocks: int
@@ -80,9 +82,9 @@ def is_linked(shape: Skeleton, fixed: Literals) -> bool:
 def text(shape: Skeleton, fixed: Literals, threads: int, timed: bool = False) -> tuple[str, list[Kernel]]:
     """The program's LLVM IR and the kernels it calls as @k0, @k1, …; `threads` above 1 adds the parallel body, `timed` the stamps."""
     kernels: dict[Kernel, int] = {}
-    calls = list(_calls(shape, fixed, kernels))
-    arity = {call.kernel: len(call.buffers) + len(call.sizes) + 2 for call in calls}
-    out = _Body(len(calls) + 1 if timed else 0)
+    steps = list(calls(shape, fixed, kernels))
+    arity = {call.kernel: len(call.buffers) + len(call.sizes) + 2 for call in steps}
+    out = _Body(len(steps) + 1 if timed else 0)
     for kernel, index in kernels.items():
         statics = ", ".join(f"{name}={value!r}" for name, value in kernel.statics)
         out.lines.append(f"; k{index}: {kernel.name}({statics}), sizes {kernel.sizes}")
@@ -97,11 +99,11 @@ def text(shape: Skeleton, fixed: Literals, threads: int, timed: bool = False) ->
     out.open_row()
     if threads > 1:
         out.lines += ["  %few = icmp slt i64 %threads, 2", "  br i1 %few, label %alone, label %together", "together:"]
-        out.together(calls)
+        out.together(steps)
         out.end()
         out.lines.append("alone:")
     out.stamp(0)
-    for index, call in enumerate(calls):
+    for index, call in enumerate(steps):
         out.kernel(call, [out.number(buffer) for buffer in call.buffers], "0", out.number(call.blocks))
         out.stamp(index + 1)
     out.end()
@@ -109,7 +111,7 @@ def text(shape: Skeleton, fixed: Literals, threads: int, timed: bool = False) ->
     return "\n".join(out.lines), list(kernels)
 
 
-def _calls(shape: Skeleton, fixed: Literals, kernels: dict[Kernel, int]) -> Iterator[_Call]:
+def calls(shape: Skeleton, fixed: Literals, kernels: dict[Kernel, int]) -> Iterator[Call]:
     """The steps in order; numbers the kernels by first use."""
     wanted = [
         Kernel(step.kernel, step.statics, kept[: len(kept) - 2 - sum(step.private)]) for step, kept in zip(shape.steps, fixed, strict=True)
@@ -121,15 +123,15 @@ def _calls(shape: Skeleton, fixed: Literals, kernels: dict[Kernel, int]) -> Iter
     for step, kept, kernel in zip(shape.steps, fixed, wanted, strict=True):
         values: list[int] = []
         for value in kept:
-            values.append(_Slot(slot) if value is None else value)
+            values.append(Slot(slot) if value is None else value)
             slot += value is None
         count = len(kernel.sizes)
         if len(forms[step.kernel, step.statics]) > MOST_FORMS:
             kernel = kernel._replace(sizes=(None,) * count)
         strides = iter(values[count:-2])
-        yield _Call(
+        yield Call(
             kernels.setdefault(kernel, len(kernels)),
-            tuple(_Slot(HEADER + buffer) for buffer in step.buffers),
+            tuple(Slot(HEADER + buffer) for buffer in step.buffers),
             tuple(next(strides) if own else None for own in step.private),
             tuple(value for value, size in zip(values[:count], kernel.sizes, strict=True) if size is None),
             values[-2],
@@ -150,7 +152,7 @@ class _Body:
     def open_row(self) -> None:
         """Find the row of this thread, where the program is timed."""
         if self._stamps:
-            row = self._own(_Slot(TABLE_STAMPS), 8 * self._stamps)
+            row = self._own(Slot(TABLE_STAMPS), 8 * self._stamps)
             self._row = self._value(f"inttoptr i64 {row} to ptr")
 
     def stamp(self, step: int) -> None:
@@ -158,9 +160,9 @@ class _Body:
         if self._stamps:
             self.lines.append(f"  call void @stamp(ptr {self._row}, i64 {step})")
 
-    def together(self, calls: list[_Call]) -> None:
+    def together(self, calls: list[Call]) -> None:
         """Each thread's share of the blocks of every step, and a barrier after it."""
-        control = self.number(_Slot(TABLE_CONTROL))
+        control = self.number(Slot(TABLE_CONTROL))
         at = self._value(f"add i64 {control}, {8 * BARRIER_CODE}")
         barrier = self._value(f"load ptr, ptr {self._value(f'inttoptr i64 {at} to ptr')}")
         self.stamp(0)
@@ -176,7 +178,7 @@ class _Body:
             self.lines += [f"  br label %join{index}", f"join{index}:", f"  call void {barrier}(i64 {control}, i64 %threads)"]
             self.stamp(index + 1)
 
-    def kernel(self, call: _Call, addresses: list[str], low: str, high: str) -> None:
+    def kernel(self, call: Call, addresses: list[str], low: str, high: str) -> None:
         """One call of a kernel; a status other than 0 is the program's."""
         arguments = [*addresses, *(self.number(size) for size in call.sizes), low, high]
         found = self._value(f"call i32 @k{call.kernel}(ptr %result, ptr %error, {', '.join(f'i64 {value}' for value in arguments)})")
@@ -189,11 +191,11 @@ class _Body:
 
     def number(self, number: int) -> str:
         """A literal, or the value of the table's word."""
-        if not isinstance(number, _Slot):
+        if not isinstance(number, Slot):
             return str(number)
         return self._value(f"load i64, ptr {self._value(f'getelementptr i64, ptr %table, i64 {int(number)}')}")
 
-    def _own(self, buffer: _Slot, stride: int | None) -> str:
+    def _own(self, buffer: Slot, stride: int | None) -> str:
         """A buffer's address; of one that every thread has its part of, the address of this thread's part."""
         address = self.number(buffer)
         return address if stride is None else self._value(f"add i64 {address}, {self._value(f'mul i64 %thread, {self.number(stride)}')}")

@@ -47,6 +47,15 @@ def timed_call(table: Table, owner: object = None) -> tuple[Callable[[], None], 
     return call, stamps
 
 
+def stamped_call(table: Table, rows: Table, owner: object = None, *, release_gil: bool = False) -> Callable[[], None]:
+    """As `bound_call`, and each call notes when the program began and ended in the next row of `rows`, int64 of shape [n, 2], C-contiguous,
+    from the first again after the last. Both readings of the clock, that of `time.perf_counter_ns`, are native.
+    """
+    words = np.array([_address(table), int(release_gil), 0, len(rows), rows.ctypes.data], np.int64)
+    call: Callable[[], None] = entry_native.function("openinfer_call_stamped", _address(words), (table, rows, words, owner))
+    return call
+
+
 @functools.cache
 def data_address() -> Callable[[Any], int]:
     """The function array → address of its data, as fast as this interpreter allows; `TypeError` for anything but a plain ndarray."""

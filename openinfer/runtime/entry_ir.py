@@ -2,6 +2,8 @@
 
     call(self):         table = self[0]; program(table, 0, 1) or a pool section; None
     call_released(self): the same without the GIL
+    call_stamped(self): the same, for self[0] = five words: the table, whether to release the GIL, calls so far, rows there are, their
+                        address; notes begin and end of the program, in ns, in the next row
     call_timed(self):   the same, for self[0] = three words: the table, then when the program ended and when the GIL was back, in ns
     address(self, array): int
     run(self, inputs):  in `entry_run_ir`
@@ -188,6 +190,49 @@ go:
   %back.at = getelementptr i64, ptr %words, i64 2
   store i64 %ended, ptr %ended.at
   store i64 %back, ptr %back.at
+  %answer = call ptr @conclude(i32 %status)
+  ret ptr %answer
+fail:
+  ret ptr null
+}
+
+define ptr @openinfer_call_stamped(ptr %self, ptr %unused) {
+  %words = call ptr @opened(ptr %self)
+  %table = load ptr, ptr %words
+  %ready = call i1 @started(ptr %table)
+  br i1 %ready, label %go, label %fail
+go:
+  %release.at = getelementptr i64, ptr %words, i64 1
+  %release = load i64, ptr %release.at
+  %keeps = icmp eq i64 %release, 0
+  %begin = call i64 @now()
+  br i1 %keeps, label %held, label %free
+held:
+  %status.held = call i32 @execute(ptr %table)
+  %end.held = call i64 @now()
+  br label %note
+free:
+  %state = call ptr @PyEval_SaveThread()
+  %status.free = call i32 @execute(ptr %table)
+  %end.free = call i64 @now()
+  call void @PyEval_RestoreThread(ptr %state)
+  br label %note
+note:
+  %status = phi i32 [%status.held, %held], [%status.free, %free]
+  %end = phi i64 [%end.held, %held], [%end.free, %free]
+  %count.at = getelementptr i64, ptr %words, i64 2
+  %room.at = getelementptr i64, ptr %words, i64 3
+  %rows.at = getelementptr i64, ptr %words, i64 4
+  %count = load i64, ptr %count.at
+  %room = load i64, ptr %room.at
+  %rows = load ptr, ptr %rows.at
+  %row = urem i64 %count, %room
+  %begin.at = getelementptr [2 x i64], ptr %rows, i64 %row
+  %end.at = getelementptr [2 x i64], ptr %rows, i64 %row, i64 1
+  store i64 %begin, ptr %begin.at
+  store i64 %end, ptr %end.at
+  %next = add i64 %count, 1
+  store i64 %next, ptr %count.at
   %answer = call ptr @conclude(i32 %status)
   ret ptr %answer
 fail:

@@ -19,6 +19,7 @@ _FLAGS = {
     "openinfer_call": _METH_NOARGS,
     "openinfer_call_released": _METH_NOARGS,
     "openinfer_call_timed": _METH_NOARGS,
+    "openinfer_call_stamped": _METH_NOARGS,
     "openinfer_run": _METH_O,
     "openinfer_address": _METH_O,
 }

@@ -25,7 +25,7 @@ from openinfer.memory.planner import Layout, Lifetime, plan
 from openinfer.memory.pool import Pool as MemoryPool
 from openinfer.ops._base import Packed, Scratch, Target
 from openinfer.passes.fold_constants import Evaluate
-from openinfer.runtime.entry import Port, Runner, bound_call, timed_call
+from openinfer.runtime.entry import Port, Runner, bound_call, stamped_call, timed_call
 from openinfer.runtime.pool import Pool
 
 log = logging.getLogger("openinfer")
@@ -119,6 +119,11 @@ class Instance:
         call, stamps = timed_call(table, self)
         return Context(table, call), stamps
 
+    def stamped(self, rows: Array) -> Context:
+        """A context of the caller's own whose calls fill `rows`, as `stamped_call` describes."""
+        table = self._table()
+        return Context(table, stamped_call(table, rows, self, release_gil=self.cost_ns > RELEASE_GIL_NS))
+
     def lease(self) -> Context:
         """A context from the free list, or a new one; `release` gives it back."""
         try:
@@ -129,6 +134,12 @@ class Instance:
     def release(self, context: Context) -> None:
         """Return a leased context."""
         self._free.append(context)
+
+    def memory(self, context: Context) -> list[tuple[int, int]]:
+        """Address and size of all that a call of this context reads and writes, but for its inputs and outputs: the arena, the weights."""
+        size = -(-self.layout.peak_bytes // TABLE_ALIGNMENT) * TABLE_ALIGNMENT
+        keep, _, _ = self._keep
+        return [(context.table.ctypes.data - size, size), *((array.ctypes.data, array.nbytes) for array in keep)]
 
     def let_go(self) -> bool:
         """Drop the contexts on the free list; whether there were any."""
@@ -226,9 +237,9 @@ class Program:
         named = {signature.name: kind for signature, kind in zip(self.graph.inputs, types, strict=True)}
         return lower(self.graph, named, self._target, self._evaluate)
 
-    def timed(self, types: Types) -> tuple[Instance, Lowered]:
-        """An instance of its own whose code notes the time between its steps (`TABLE_STAMPS`), and what it was lowered to. What other
-        calls run stays as it is. Raises `Refused` as `instance` does.
+    def timed(self, types: Types) -> tuple[Instance, Lowered, Variant]:
+        """An instance of its own whose code notes the time between its steps (`TABLE_STAMPS`), what it was lowered to, and the code. What
+        other calls run stays as it is. Raises `Refused` as `instance` does.
         """
         with self._lock.held():
             lowered = self._lower(types)
@@ -236,7 +247,7 @@ class Program:
             begin = time.perf_counter()
             fixed = literals([numbers])
             variant = Variant(shape, fixed, build(shape, fixed, self._threads, timed=True), time.perf_counter() - begin)
-            return self._placed(lowered, variant, numbers), lowered
+            return self._placed(lowered, variant, numbers), lowered, variant
 
     def _instantiate(self, types: Types) -> Instance:
         lowered = self._lower(types)

@@ -48,10 +48,18 @@ def test_a_workload_is_profiled_and_instruments_can_be_off(tmp_path):
         "memory": True,
         "locks": False,
         "noise": True,
+        "events": True,
         "stacks": False,
         "layers": False,
     }
     assert not found["stacks"] and (tmp_path / "hft.profile.html").exists()
+
+
+def test_requests_through_submit_are_profiled_with_their_waits(tmp_path):
+    done = openinfer("profile", "--workload", "recommendation", "--seconds", "1", "--off", "stacks", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    waits = {row["name"] for row in json.loads(done.stdout)["rows"] if row["instrument"] == "latency"}
+    assert {"corrected", "raw", "queue", "lock", "handoff", "gil", "kernel", "blocking"} <= waits
 
 
 def test_mistakes_are_named(tmp_path):

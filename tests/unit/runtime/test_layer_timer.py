@@ -54,3 +54,33 @@ def test_a_model_with_a_part_on_the_fallback_has_no_layer_timer():
         pytest.raises(InputError, match="compiled as a whole"),
     ):
         engine.layer_timer({"x": np.array(["a"])})
+
+
+@pytest.mark.parametrize("rows", [1, 48])  # the short call keeps the GIL, the long one gives it up
+def test_stamped_calls_note_their_times_in_turn(rows):
+    x = draw(rows, 256)
+    stamps = np.full((3, 2), -1, np.int64)
+    with openinfer.load(mlp((256, 512, 256, 3))) as engine:
+        call = engine.bind_stamped({"x": x}, stamps)
+        bounds = []
+        for _ in range(4):
+            call.outputs["probabilities"][:] = np.nan
+            begin = time.perf_counter_ns()
+            call()
+            bounds.append((begin, time.perf_counter_ns()))
+        assert np.array_equal(call.outputs["probabilities"], engine.run({"x": x})["probabilities"])
+    for k, row in ((3, 0), (1, 1), (2, 2)):
+        begin, end = bounds[k]
+        assert begin <= stamps[row, 0] <= stamps[row, 1] <= end
+
+
+def test_stamps_need_rows_of_two():
+    with openinfer.load(mlp()) as engine:
+        for wrong in (
+            np.zeros((3, 3), np.int64),
+            np.zeros((3, 2), np.int32),
+            np.zeros((0, 2), np.int64),
+            np.zeros((4, 4), np.int64)[:, :2],
+        ):
+            with pytest.raises(InputError, match="rows: "):
+                engine.bind_stamped({"x": draw(1, 40)}, wrong)
