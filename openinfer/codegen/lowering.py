@@ -94,6 +94,28 @@ def lower(graph: Graph, inputs: Mapping[str, TensorType], target: Target, evalua
     return Lowered(tuple(steps), tuple(labels), given, final, buffers, roots, data)
 
 
+def values(graph: Graph, inputs: Mapping[str, TensorType], evaluate: Evaluate) -> dict[str, Value]:
+    """Every value of the graph with its type, and its content where that is known before the call. `Refused` as by `lower`."""
+    found = {name: Value(name, TensorType(array.dtype.name, array.shape), array, True) for name, array in graph.constants.items()}
+    found.update({signature.name: Value(signature.name, inputs[signature.name]) for signature in graph.inputs})
+    for node in graph.nodes:
+        arguments = [found[name] if name else None for name in node.inputs]
+        known = _fold(node, arguments, evaluate) or [value for value in _infer_node(node, arguments) if value is not None]
+        found.update({value.name: value for value in known})
+    return found
+
+
+def _infer_node(node: Node, arguments: Sequence[Value | None]) -> list[Value | None]:
+    operator = registry.find(node.domain, node.op)
+    if operator is None:
+        raise Refused(node, "no compiled operator of this name")
+    try:
+        types = operator.infer(node, arguments)
+    except NotCompiled as reason:
+        raise Refused(node, str(reason)) from None
+    return [Value(name, kind) if name else None for name, kind in zip(node.outputs, types, strict=False)]
+
+
 def _lower_node(node: Node, arguments: Sequence[Value | None], target: Target) -> tuple[list[Value], list[Step | Alias]]:
     operator = registry.find(node.domain, node.op)
     if operator is None:

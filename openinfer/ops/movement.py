@@ -63,7 +63,8 @@ def copy(
     )
 
 
-def _ints(value: Value, what: str) -> list[int]:
+def ints(value: Value, what: str) -> list[int]:
+    """The numbers that `value` holds; `NotCompiled` where only the call knows them."""
     return [int(item) for item in np.asarray(known(value, what)).reshape(-1)]
 
 
@@ -74,7 +75,7 @@ def _axes(node: Node, inputs: Inputs, position: int, since: int, rank: int) -> l
         found = None if axes is None else [int(axis) for axis in axes]
     else:
         value = optional(inputs, position)
-        found = None if value is None else _ints(value, "the list of axes")
+        found = None if value is None else ints(value, "the list of axes")
     return None if found is None else [axis_of(axis, rank) for axis in found]
 
 
@@ -88,7 +89,7 @@ def _infer_same(node: Node, inputs: Inputs) -> list[TensorType]:
 
 def _infer_reshape(node: Node, inputs: Inputs) -> list[TensorType]:
     x = required(inputs, 0)
-    shape = [int(d) for d in node.attribute("shape")] if node.version < 5 else _ints(required(inputs, 1), "the new shape")
+    shape = [int(d) for d in node.attribute("shape")] if node.version < 5 else ints(required(inputs, 1), "the new shape")
     if not node.attribute("allowzero", 0):
         shape = [x.shape[axis] if d == 0 and axis < len(x.shape) else d for axis, d in enumerate(shape)]
     if shape.count(-1) == 1:
@@ -120,7 +121,7 @@ def _infer_squeeze(node: Node, inputs: Inputs) -> list[TensorType]:
 
 def _infer_unsqueeze(node: Node, inputs: Inputs) -> list[TensorType]:
     x = required(inputs, 0)
-    given = node.attribute("axes") if node.version < 13 else _ints(required(inputs, 1), "the list of axes")
+    given = node.attribute("axes") if node.version < 13 else ints(required(inputs, 1), "the list of axes")
     rank = len(x.shape) + len(given)
     axes = {axis_of(axis, rank) for axis in given}
     if len(axes) != len(given):
@@ -129,7 +130,8 @@ def _infer_unsqueeze(node: Node, inputs: Inputs) -> list[TensorType]:
     return [TensorType(x.dtype, tuple(1 if axis in axes else next(remaining) for axis in range(rank)))]
 
 
-def _permutation(node: Node, x: Value) -> list[int]:
+def permutation(node: Node, x: Value) -> list[int]:
+    """For each axis of the output, the axis of `x` that it is."""
     rank = len(x.shape)
     found = [int(axis) for axis in node.attribute("perm", tuple(reversed(range(rank))))]
     if sorted(found) != list(range(rank)):
@@ -139,13 +141,13 @@ def _permutation(node: Node, x: Value) -> list[int]:
 
 def _infer_transpose(node: Node, inputs: Inputs) -> list[TensorType]:
     x = required(inputs, 0)
-    return [TensorType(x.dtype, tuple(x.shape[axis] for axis in _permutation(node, x)))]
+    return [TensorType(x.dtype, tuple(x.shape[axis] for axis in permutation(node, x)))]
 
 
 def _lower_transpose(node: Node, inputs: Inputs, outputs: Inputs, target: Target) -> list[Step | Alias]:
     x, y = required(inputs, 0), required(outputs, 0)
     strides = contiguous(x.shape)
-    return [copy(x, y, y.shape, [strides[axis] for axis in _permutation(node, x)], contiguous(y.shape))]
+    return [copy(x, y, y.shape, [strides[axis] for axis in permutation(node, x)], contiguous(y.shape))]
 
 
 def _infer_concat(node: Node, inputs: Inputs) -> list[TensorType]:
@@ -175,7 +177,7 @@ def _splits(node: Node, inputs: Inputs) -> tuple[int, list[int]]:
     if node.version < 13:
         sizes = [int(size) for size in node.attribute("split", ())]
     else:
-        sizes = _ints(given, "the list of sizes") if given is not None else []
+        sizes = ints(given, "the list of sizes") if given is not None else []
     if not sizes:
         count = node.attribute("num_outputs", len(node.outputs))
         part = -(-x.shape[axis] // count)
@@ -211,10 +213,10 @@ def _slices(node: Node, inputs: Inputs) -> tuple[list[tuple[int, int, int]], Val
         starts, ends = list(node.attribute("starts")), list(node.attribute("ends"))
         axes, steps = list(node.attribute("axes", range(len(starts)))), [1] * len(starts)
     else:
-        starts, ends = _ints(required(inputs, 1), "starts"), _ints(required(inputs, 2), "ends")
+        starts, ends = ints(required(inputs, 1), "starts"), ints(required(inputs, 2), "ends")
         given_axes, given_steps = optional(inputs, 3), optional(inputs, 4)
-        axes = _ints(given_axes, "axes") if given_axes is not None else list(range(len(starts)))
-        steps = _ints(given_steps, "steps") if given_steps is not None else [1] * len(starts)
+        axes = ints(given_axes, "axes") if given_axes is not None else list(range(len(starts)))
+        steps = ints(given_steps, "steps") if given_steps is not None else [1] * len(starts)
     table = [(0, d, 1) for d in x.shape]
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
         at = axis_of(axis, rank)
@@ -237,7 +239,7 @@ def _lower_slice(node: Node, inputs: Inputs, outputs: Inputs, target: Target) ->
 
 def _infer_expand(node: Node, inputs: Inputs) -> list[TensorType]:
     x = required(inputs, 0)
-    return [TensorType(x.dtype, np.broadcast_shapes(x.shape, tuple(_ints(required(inputs, 1), "the new shape"))))]
+    return [TensorType(x.dtype, np.broadcast_shapes(x.shape, tuple(ints(required(inputs, 1), "the new shape"))))]
 
 
 def _lower_expand(node: Node, inputs: Inputs, outputs: Inputs, target: Target) -> list[Step | Alias]:
@@ -251,7 +253,7 @@ def _infer_tile(node: Node, inputs: Inputs) -> list[TensorType]:
     x = required(inputs, 0)
     if node.version < 6:
         raise NotCompiled(f"opset {node.version}; compiled from 6")
-    repeats = _ints(required(inputs, 1), "the repeats")
+    repeats = ints(required(inputs, 1), "the repeats")
     if len(repeats) != len(x.shape) or min(repeats, default=0) < 0:
         raise NotCompiled(f"repeats {repeats} of shape {x.shape}")
     return [TensorType(x.dtype, tuple(d * r for d, r in zip(x.shape, repeats, strict=True)))]
@@ -259,7 +261,7 @@ def _infer_tile(node: Node, inputs: Inputs) -> list[TensorType]:
 
 def _lower_tile(node: Node, inputs: Inputs, outputs: Inputs, target: Target) -> list[Step | Alias]:
     x, y = required(inputs, 0), required(outputs, 0)
-    repeats = _ints(required(inputs, 1), "the repeats")
+    repeats = ints(required(inputs, 1), "the repeats")
     sizes, read, write = [], [], []
     for d, repeat, r, w in zip(x.shape, repeats, contiguous(x.shape), contiguous(y.shape), strict=True):
         sizes += [repeat, d]
@@ -268,13 +270,13 @@ def _lower_tile(node: Node, inputs: Inputs, outputs: Inputs, target: Target) -> 
     return [copy(x, y, sizes, read, write)]
 
 
-def _padding(node: Node, inputs: Inputs) -> tuple[list[int], list[int]]:
+def padding(node: Node, inputs: Inputs) -> tuple[list[int], list[int]]:
     """Elements added before and after, per axis; negative ones crop."""
     x = required(inputs, 0)
     rank = len(x.shape)
-    given = [int(p) for p in node.attribute("pads")] if node.version < 11 else _ints(required(inputs, 1), "the pads")
+    given = [int(p) for p in node.attribute("pads")] if node.version < 11 else ints(required(inputs, 1), "the pads")
     value = optional(inputs, 3)
-    axes = [axis_of(axis, rank) for axis in _ints(value, "axes")] if value is not None else list(range(rank))
+    axes = [axis_of(axis, rank) for axis in ints(value, "axes")] if value is not None else list(range(rank))
     if len(given) != 2 * len(axes):
         raise NotCompiled(f"{len(given)} pads for {len(axes)} axes")
     before, after = [0] * rank, [0] * rank
@@ -290,7 +292,7 @@ def _infer_pad(node: Node, inputs: Inputs) -> list[TensorType]:
     content = optional(inputs, 2) if node.version >= 11 else None
     if content is not None and (content.dtype != x.dtype or content.type.count != 1):
         raise NotCompiled(f"a value of {content.dtype} {content.shape} around {x.dtype}")
-    before, after = _padding(node, inputs)
+    before, after = padding(node, inputs)
     shape = tuple(d + low + high for d, low, high in zip(x.shape, before, after, strict=True))
     if any(d < 0 for d in shape):
         raise NotCompiled(f"pads that leave shape {shape}")
@@ -299,7 +301,7 @@ def _infer_pad(node: Node, inputs: Inputs) -> list[TensorType]:
 
 def _lower_pad(node: Node, inputs: Inputs, outputs: Inputs, target: Target) -> list[Step | Alias]:
     x, y = required(inputs, 0), required(outputs, 0)
-    before, after = _padding(node, inputs)
+    before, after = padding(node, inputs)
     content = optional(inputs, 2) if node.version >= 11 else None
     number = float(node.attribute("value", 0.0)) if node.version < 11 else 0.0
     dtype = x.dtype

@@ -42,7 +42,7 @@ EMPTY["ReduceLogSumExp"] = -math.inf
 Inputs = Sequence[Value | None]
 
 
-def _axes(node: Node, inputs: Inputs, rank: int) -> list[int]:
+def axes(node: Node, inputs: Inputs, rank: int) -> list[int]:
     """The axes to reduce, ascending."""
     if node.op in GLOBAL:
         return list(range(2, rank))
@@ -63,26 +63,26 @@ def infer(node: Node, inputs: Inputs) -> list[TensorType]:
     whole = x.dtype in INTEGERS and operation in INTEGER_OPERATIONS
     if x.dtype not in FLOATS and not whole and not (x.dtype == "bool" and operation in ("ReduceMax", "ReduceMin")):
         raise NotCompiled(f"dtype {x.dtype}")
-    axes = _axes(node, inputs, len(x.shape))
+    over = axes(node, inputs, len(x.shape))
     keep = node.attribute("keepdims", 1) or node.op in GLOBAL
-    return [TensorType(x.dtype, tuple(1 if axis in axes else d for axis, d in enumerate(x.shape) if keep or axis not in axes))]
+    return [TensorType(x.dtype, tuple(1 if axis in over else d for axis, d in enumerate(x.shape) if keep or axis not in over))]
 
 
 def lower(node: Node, inputs: Inputs, outputs: Inputs, target: Target) -> list[Step | Alias]:
     """One step, after a copy where the axes are not neighbours; a block is one result, or some neighbouring ones."""
     x, y = required(inputs, 0), required(outputs, 0)
-    axes = _axes(node, inputs, len(x.shape))
+    over = axes(node, inputs, len(x.shape))
     operation = GLOBAL.get(node.op, node.op)
-    size = math.prod(x.shape[axis] for axis in axes)
+    size = math.prod(x.shape[axis] for axis in over)
     if size == 0:
         return [_fill_empty(operation, y)]
     steps: list[Step | Alias] = []
     source: Operand = x
-    last = not axes or axes[-1] == len(x.shape) - 1
-    inner = 1 if last else math.prod(x.shape[axes[-1] + 1 :])
-    if axes and axes != list(range(axes[0], axes[-1] + 1)):
-        kept = [axis for axis in range(len(x.shape)) if axis not in axes]
-        order, strides = [*kept, *axes], contiguous(x.shape)
+    last = not over or over[-1] == len(x.shape) - 1
+    inner = 1 if last else math.prod(x.shape[over[-1] + 1 :])
+    if over and over != list(range(over[0], over[-1] + 1)):
+        kept = [axis for axis in range(len(x.shape)) if axis not in over]
+        order, strides = [*kept, *over], contiguous(x.shape)
         source = Scratch("lines", x.type.size_bytes)
         sizes = [x.shape[axis] for axis in order]
         steps.append(copy(x, source, sizes, [strides[axis] for axis in order], contiguous(sizes)))

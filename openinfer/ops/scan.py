@@ -15,14 +15,15 @@ ELEMENT_NS, CALL_NS = 1.5, 10.0
 Inputs = Sequence[Value | None]
 
 
-def _scalar(value: Value, what: str) -> int:
+def scalar(value: Value, what: str) -> int:
+    """The one number that `value` holds; `NotCompiled` where only the call knows it."""
     return int(np.asarray(known(value, what)).reshape(-1)[0])
 
 
 def infer_cumulative(node: Node, inputs: Inputs) -> list[TensorType]:
     """The input's type."""
     x = required(inputs, 0)
-    axis_of(_scalar(required(inputs, 1), "the axis"), len(x.shape))
+    axis_of(scalar(required(inputs, 1), "the axis"), len(x.shape))
     if x.dtype not in NUMBERS:
         raise NotCompiled(f"dtype {x.dtype}")
     return [x.type]
@@ -31,7 +32,7 @@ def infer_cumulative(node: Node, inputs: Inputs) -> list[TensorType]:
 def lower_cumulative(node: Node, inputs: Inputs, outputs: Inputs, target: Target) -> list[Step | Alias]:
     """One `scan` step."""
     x, y = required(inputs, 0), required(outputs, 0)
-    axis = axis_of(_scalar(required(inputs, 1), "the axis"), len(x.shape))
+    axis = axis_of(scalar(required(inputs, 1), "the axis"), len(x.shape))
     size, inner = x.shape[axis], math.prod(x.shape[axis + 1 :])
     statics = {
         "dtype": x.dtype,
@@ -46,7 +47,7 @@ def lower_cumulative(node: Node, inputs: Inputs, outputs: Inputs, target: Target
 def _top(node: Node, inputs: Inputs) -> tuple[Value, int, int]:
     """The input, the axis, the number of extremes."""
     x = required(inputs, 0)
-    k = int(node.attribute("k")) if node.version < 10 else _scalar(required(inputs, 1), "k")
+    k = int(node.attribute("k")) if node.version < 10 else scalar(required(inputs, 1), "k")
     axis = axis_of(node.attribute("axis", -1), len(x.shape))
     if x.dtype not in NUMBERS or not 0 <= k <= x.shape[axis]:
         raise NotCompiled(f"{k} of {x.dtype} {x.shape} along axis {axis}")

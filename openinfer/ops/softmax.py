@@ -14,12 +14,12 @@ ELEMENT_NS = 4.0
 def infer(node: Node, inputs: Sequence[Value | None]) -> list[TensorType]:
     """The input's type."""
     x = required(inputs, 0)
-    _axis(node, x)
+    axis(node, x)
     return [x.type]
 
 
-def _axis(node: Node, x: Value) -> int:
-    """Before opset 13 the matrix may also begin behind the last axis."""
+def axis(node: Node, x: Value) -> int:
+    """The axis of the lines, counted from the front. Before opset 13 the matrix may also begin behind the last axis."""
     rank = len(x.shape)
     given = node.attribute("axis", 1 if node.version < 13 else -1)
     return rank if node.version < 13 and given == rank else axis_of(given, rank)
@@ -30,14 +30,14 @@ def lower(node: Node, inputs: Sequence[Value | None], outputs: Sequence[Value | 
     x, y = required(inputs, 0), required(outputs, 0)
     rank = len(x.shape)
     flatten = node.version < 13
-    axis = _axis(node, x)
-    size = math.prod(x.shape[axis:]) if flatten else math.prod(x.shape[axis : axis + 1])
-    inner = 1 if flatten else math.prod(x.shape[axis + 1 :])
-    lines = math.prod(x.shape[:axis]) * inner if size else 0
+    at = axis(node, x)
+    size = math.prod(x.shape[at:]) if flatten else math.prod(x.shape[at : at + 1])
+    inner = 1 if flatten else math.prod(x.shape[at + 1 :])
+    lines = math.prod(x.shape[:at]) * inner if size else 0
     statics: dict[str, Hashable] = {"dtype": float_only(x)}
     if node.op == "Softmax":
         # By the axes, not by `inner`: a batch of one along a later axis keeps the kernel, and so the bits, of a larger one.
-        statics["contiguous"] = flatten or axis == rank - 1
+        statics["contiguous"] = flatten or at == rank - 1
     return [Step(node.op.lower(), statics, (x, y), (size, inner), lines, 5 + ELEMENT_NS * x.type.count, (1,))]
 
 

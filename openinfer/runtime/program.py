@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from openinfer.codegen.build import Built, build
+from openinfer.codegen.independence import keeps_rows_apart
 from openinfer.codegen.lowering import Lowered, lower
 from openinfer.codegen.program import HEADER, Literals, Numbers, Skeleton, fits, literals, private_bytes, skeleton, varying
 from openinfer.config import Config
@@ -227,6 +228,11 @@ class Program:
                     self._instances.pop(next(iter(self._instances)))
                 self._instances[types] = instance
         return instance
+
+    def keeps_rows_apart(self, types: Types) -> bool:
+        """Whether the graph proves that rows along the first axis of all inputs, otherwise of these types, are answered each for itself."""
+        named = {signature.name: kind for signature, kind in zip(self.graph.inputs, types, strict=True)}
+        return keeps_rows_apart(self.graph, named, self._evaluate)
 
     def start_pool(self) -> None:
         """Start the threads that calls share, where they do not run: a call from Python does it by itself, a native worker cannot."""

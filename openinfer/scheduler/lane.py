@@ -170,8 +170,8 @@ def joined_symbol(inputs: Sequence[Signature]) -> str | None:
 def rows_are_independent(program: Program, kinds: Mapping[str, TensorType], draw: Callable[[int], Mapping[str, Array]]) -> bool:
     """Whether each row of a joined call is answered as if it were alone, bit for bit, tried on the rows that `draw(rows)` gives.
 
-    A model may mix rows: a softmax down the batch, a batch statistic, a transposition. Such requests are never joined, nor are those of a
-    model that the drawn rows index out of range.
+    The second check, after the proof from the graph (`Program.keeps_rows_apart`): drawn rows alone would not show a mixing that only
+    some values bring out. Requests of a model that the drawn rows index out of range are not joined either.
     """
     try:
         return _answered_alike(program, kinds, draw(3))

@@ -69,7 +69,11 @@ class Lanes:
         kinds = {name: TensorType(array.dtype.name, array.shape) for name, array in arrays.items()}
         try:
             first_ns = int(program.instance(tuple(kinds.values())).cost_ns)
-            joins = joins and rows_are_independent(program, kinds, lambda rows: _drawn(kinds, rows))
+            joins = (
+                joins
+                and program.keeps_rows_apart(tuple(kinds.values()))
+                and rows_are_independent(program, kinds, lambda rows: _drawn(kinds, rows))
+            )
         except (Refused, MemoryBudgetError):  # for these shapes: `run` knows another way, or says why there is none
             return Lane(FIRST_NS)
         return Lane(first_ns, program, kinds, self._most if joins else 1)

@@ -93,6 +93,25 @@ def test_a_model_that_mixes_rows_is_never_joined():
         assert statistics(loaded)["waits"]["batch"]["max"] == 1
 
 
+def test_a_model_that_mixes_rows_of_some_values_alone_is_never_joined():
+    floats = TensorProto.FLOAT
+    nodes = [
+        helper.make_node("ReduceMax", ["x"], ["m"], keepdims=0),
+        helper.make_node("Clip", ["m", "low"], ["c"]),
+        helper.make_node("Mul", ["x", "c"], ["y"]),
+    ]
+    mixes = model(nodes, {"x": (floats, ["n", 4])}, {"y": (floats, ["n", 4])}, {"low": np.float32(100)})
+    x = [np.full((1, 4), value, np.float32) for value in (1, 2, 500, 3, 4, 5)]
+    with engine(mixes, max_batch=8, max_delay_us=2000) as loaded:
+        alone = [loaded.run({"x": one})["y"] for one in x]
+
+        async def main():
+            return await asyncio.gather(*[loaded.submit({"x": one}) for one in x])
+
+        answers = asyncio.run(main())
+        assert all(answer["y"].tobytes() == one.tobytes() for answer, one in zip(answers, alone, strict=True))
+
+
 def test_earlier_deadlines_and_higher_priorities_go_first():
     x = rows(6)
     order = []
