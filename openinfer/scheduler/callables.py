@@ -7,9 +7,12 @@ save. What tells them apart is the time that the call's own thread used: the res
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable
 from typing import Any, Literal
+
+from openinfer.scheduler.doubt import Doubt
 
 KEPT = 512  # callables
 WAIT_NS = 40_000  # what a hop to another thread and back costs: a shorter wait stalls nobody worth mentioning
@@ -27,13 +30,14 @@ clock, used = time.perf_counter_ns, time.thread_time_ns
 class Callee:
     """What is known of one callable: `took_ns` is what a call is expected to take, `waited_ns` and `used_ns` its two parts on the loop."""
 
-    __slots__ = ("_auto", "_fastest_ns", "_next_probe_ns", "_seen", "moves", "pooled", "took_ns", "used_ns", "waited_ns")
+    __slots__ = ("_auto", "_fastest_ns", "_next_probe_ns", "_seen", "doubt", "moves", "pooled", "took_ns", "used_ns", "waited_ns")
 
     def __init__(self, configured: Configured) -> None:
         self._auto = configured == "auto"
         self.pooled = configured == "hybrid"
         self.took_ns = self.waited_ns = self.used_ns = 0
         self.moves = 0
+        self.doubt = Doubt()
         self._seen = 0
         self._fastest_ns = 0
         self._next_probe_ns = 0
@@ -63,7 +67,9 @@ class Callee:
         self._seen += 1
 
     def _expect(self, took: int) -> None:
-        self.took_ns += took if not self.took_ns else took - self.took_ns >> 3
+        # Falls faster than it rises: one slow call, as of a connection that is made, must not refuse the next ones for long.
+        self.took_ns += took if not self.took_ns else took - self.took_ns >> (1 if took < self.took_ns else 3)
+        self.doubt.settle()
 
     def _judge(self, took: int, spent: int) -> None:
         """A call on the loop: learn its two parts, and choose where the next one runs."""
@@ -95,7 +101,9 @@ class Callables:
         self.plain = self.blocking = 0  # tasks without a callable, and with one
 
     def of(self, function: Callable[[Any], Any]) -> Callee:
-        """What is known of `function`. A closure that is made for every request is the same callable each time."""
+        """What is known of `function`. A closure that is made for every request is the same callable each time, and so is a partial."""
+        while isinstance(function, functools.partial):
+            function = function.func
         code = getattr(function, "__code__", None) or type(function)
         callee = self._callees.get(code)
         if callee is None:

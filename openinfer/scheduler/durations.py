@@ -17,13 +17,20 @@ def padded(rows: int) -> int:
 
 
 class Durations:
-    """Nanoseconds by rows. A size that was never seen is scaled from its nearest neighbour; `first_ns` stands in for the first one."""
+    """Nanoseconds by rows. A size that was never seen is scaled from its nearest neighbour; `first_ns` stands in for the first one: 0
+    where it is not known.
+    """
 
     __slots__ = ("_first_ns", "_ns")
 
     def __init__(self, first_ns: int) -> None:
         self._first_ns = first_ns
         self._ns: dict[int, int] = {}
+
+    @property
+    def known(self) -> bool:
+        """Whether there is anything to predict from."""
+        return bool(self._first_ns or self._ns)
 
     def observe(self, rows: int, ns: int) -> None:
         """Learn from one call. Falls faster than it rises: what disturbs a call only adds to it."""

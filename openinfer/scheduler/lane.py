@@ -13,6 +13,7 @@ from openinfer.ir.graph import Array, Signature, TensorType
 from openinfer.runtime.entry import bound_call
 from openinfer.runtime.executor import address
 from openinfer.runtime.program import Instance, Program
+from openinfer.scheduler.doubt import Doubt
 from openinfer.scheduler.durations import Durations, padded
 from openinfer.scheduler.request import Request
 
@@ -107,13 +108,14 @@ class JointCall:
 class Lane:
     """Requests of one kind: the same shape, or where they can be joined, the same but for the first axis. Belongs to the loop's thread.
 
-    A call takes `most` of them. `native` tells whether it runs on buffers of the lane's own; else `run` answers each.
+    A call takes `most` of them. `first_ns` is what the first one is expected to take; 0 where nothing is known: it leaves the loop.
+    `native` tells whether it runs on buffers of the lane's own; else `run` answers each.
     """
 
-    __slots__ = ("_free", "_kinds", "_program", "dtypes", "durations", "most", "native", "waiting")
+    __slots__ = ("_free", "_kinds", "_program", "doubt", "dtypes", "durations", "most", "native", "waiting")
 
     def __init__(self, first_ns: int, program: Program | None = None, kinds: Mapping[str, TensorType] | None = None, most: int = 1) -> None:
-        self.durations = Durations(first_ns)
+        self.durations, self.doubt = Durations(first_ns), Doubt()
         self.waiting, self.most = 0, most
         self.native = program is not None and kinds is not None
         self._program, self._kinds = program, kinds
@@ -144,6 +146,11 @@ class Shape:
 
     def __init__(self, lane: Lane, rows: int) -> None:
         self.lane, self.rows, self.alone_ns = lane, rows, 0
+
+    @property
+    def known(self) -> bool:
+        """Whether `expected_ns` rests on anything."""
+        return bool(self.alone_ns) or self.lane.durations.known
 
     @property
     def expected_ns(self) -> int:

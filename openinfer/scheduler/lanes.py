@@ -16,8 +16,6 @@ from openinfer.scheduler.lane import Lane, Shape, joined_symbol, rows_are_indepe
 KEPT_SHAPES = 512
 Accept = Callable[[Any], dict[str, Any]]
 
-FIRST_NS = 1_000_000_000  # expected of a call that was never made and has no cost model: it leaves the loop
-
 
 class Lanes:
     """The lanes of a model. `joinable` tells whether requests of several lanes' shapes may share a call at all."""
@@ -65,7 +63,7 @@ class Lanes:
     def _lane(self, arrays: Mapping[str, Any], joins: bool) -> Lane:
         program = self._program()
         if program is None or not all(isinstance(array, np.ndarray) for array in arrays.values()):
-            return Lane(FIRST_NS)
+            return Lane(0)
         kinds = {name: TensorType(array.dtype.name, array.shape) for name, array in arrays.items()}
         try:
             first_ns = int(program.instance(tuple(kinds.values())).cost_ns)
@@ -75,7 +73,7 @@ class Lanes:
                 and rows_are_independent(program, kinds, lambda rows: _drawn(kinds, rows))
             )
         except (Refused, MemoryBudgetError):  # for these shapes: `run` knows another way, or says why there is none
-            return Lane(FIRST_NS)
+            return Lane(0)
         return Lane(first_ns, program, kinds, self._most if joins else 1)
 
 

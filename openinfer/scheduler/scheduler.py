@@ -232,7 +232,7 @@ class Scheduler:
     async def _blocked(self, function: Callback, argument: Any, due: int) -> tuple[Any, int, int]:
         """The callable's value, the ns that it took, and the ns that its thread waited for a lock."""
         now, callee = clock(), self._callables.of(function)
-        if now + callee.took_ns > due:
+        if now + callee.took_ns > due and not callee.doubt.lets_through(now, due):
             self.counts["refused_deadline"] += 1
             raise DeadlineError(f"the blocking call is expected to take {callee.took_ns / 1e6:.2f} ms, {_left(due - now)}; allow more time")
         if not callee.leaves(now):
@@ -250,7 +250,7 @@ class Scheduler:
         shape = self._lanes.find(inputs)
         expected = shape.expected_ns
         inline = self._config.mode == "inline"
-        if expected > self._offload_ns and not inline:
+        if (expected > self._offload_ns or not shape.known) and not inline:
             return None
         start = clock()
         if start - self._direct_end < COMPANY_NS:
@@ -259,12 +259,13 @@ class Scheduler:
                 return None
         else:
             self._turn_begin = start
-        if start + expected > due:
+        if start + expected > due and not shape.lane.doubt.lets_through(start, due):
             self._refuse(expected, due - start)
         self._direct_count += 1
         outputs = self._run(inputs)
         self._direct_end = end = clock()
         shape.observe(end - start)
+        shape.lane.doubt.settle()
         self._record((0, lock, 0, 0, end - start, blocking, end - begin, 1, 100 // self._config.max_batch))
         return outputs
 
@@ -325,7 +326,7 @@ class Scheduler:
         # The pace may halve while it waits; and what is late now makes later what comes after it.
         overdue = now - self._away[0].requests[0].predicted_ns if self._away and self._away[0].requests[0].predicted_ns else 0
         expected = now + RESERVE * (request.predicted_ns - now) + max(self._pace.margin_ns(now), overdue)
-        if expected > request.due_ns:
+        if expected > request.due_ns and not lane.doubt.lets_through(now, request.due_ns):
             self._refuse(expected - now, request.due_ns - now)
         ends = expected
         for other in self._queue.behind(ahead):
@@ -402,7 +403,7 @@ class Scheduler:
         return 0
 
     def _offloads(self, lane: Lane, rows: int) -> bool:
-        return lane.durations.predict(rows) > self._offload_ns
+        return not lane.durations.known or lane.durations.predict(rows) > self._offload_ns
 
     def _room(self) -> int:
         """Batches that may be with the workers: under a backlog one more each, so that none waits for the loop's next turn."""
@@ -463,7 +464,9 @@ class Scheduler:
         answers = batch.answers()
         done = clock()
         batch.handoff_ns += done - batch.ended_ns - batch.gil_ns
-        batch.requests[0].shape.lane.durations.observe(batch.rows, batch.kernel_ns)
+        lane = batch.requests[0].shape.lane
+        lane.durations.observe(batch.rows, batch.kernel_ns)
+        lane.doubt.settle()
         if batch.size == 1:
             batch.requests[0].shape.observe(batch.kernel_ns)
         for request, answer in zip(batch.requests, answers, strict=True):

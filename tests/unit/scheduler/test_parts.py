@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 
 import pytest
@@ -10,6 +11,7 @@ from openinfer.errors import OverloadError
 from openinfer.scheduler import callables
 from openinfer.scheduler.callables import KEPT, LONGEST_PROBE_NS, WAIT_NS, Callables, Callee
 from openinfer.scheduler.deadline_queue import DeadlineQueue
+from openinfer.scheduler.doubt import TRY_AFTER_NS, Doubt
 from openinfer.scheduler.durations import Durations, padded
 from openinfer.scheduler.lane import Lane, Shape
 from openinfer.scheduler.pace import HALF_LIFE_NS, Pace
@@ -183,6 +185,35 @@ def test_probes_take_a_hundredth_of_the_time_and_never_long(clocks):
 def test_a_fixed_mode_stays(clocks, mode):
     callee = Callee(mode)
     assert on_the_pool(clocks, callee, WAITS, 100) == on_the_pool(clocks, callee, COMPUTES, 100) == (100 if mode == "hybrid" else 0)
+
+
+def test_one_slow_call_is_forgotten_quickly(clocks):
+    callee = Callee("async")
+    callee.run(clocks.spend, (0, 1_000_000_000))
+    for _ in range(10):
+        callee.run(clocks.spend, (0, 1_000_000))
+    assert callee.took_ns < 3_000_000
+
+
+def test_a_partial_is_what_it_calls(clocks):
+    def slow(seconds, argument):
+        return seconds
+
+    def quick(seconds, argument):
+        return argument
+
+    known = Callables("async")
+    assert known.of(functools.partial(functools.partial(slow, 1))) is known.of(functools.partial(slow, 2)) is known.of(slow)
+    assert known.of(functools.partial(quick, 1)) is not known.of(slow)
+
+
+def test_a_prediction_that_only_refuses_is_tried_again():
+    doubt, far = Doubt(), 10 * TRY_AFTER_NS
+    tried = [doubt.lets_through(now, far) for now in range(1, 4 * TRY_AFTER_NS, TRY_AFTER_NS // 10)]
+    assert not any(tried[:10]) and sum(tried) == 3
+    doubt.settle()
+    assert not doubt.lets_through(5 * TRY_AFTER_NS, far)
+    assert not doubt.lets_through(far + 1, far)
 
 
 def test_callables_are_known_by_their_code_and_the_least_known_are_forgotten(clocks):

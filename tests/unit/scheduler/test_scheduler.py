@@ -13,6 +13,7 @@ from onnx import TensorProto, helper
 
 import openinfer
 from openinfer.errors import BlockingTimeoutError, DeadlineError, InputError, OpenInferError, OverloadError, SchedulerError
+from openinfer.scheduler import doubt
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -155,6 +156,48 @@ def test_a_deadline_that_cannot_be_met_is_refused_before_anything_runs():
 
         asyncio.run(main())
         assert statistics(loaded)["refused_deadline"] == 1 and statistics(loaded)["accepted"] == 1
+
+
+def test_what_was_never_run_is_not_taken_to_be_slow():
+    floats = TensorProto.FLOAT
+    fallback = model([helper.make_node("Unique", ["x"], ["y"], sorted=1)], {"x": (floats, ["n"])}, {"y": (floats, ["k"])})
+    x = rows(1, 5)[0]
+    with engine(fallback) as loaded:
+
+        async def main():
+            return await loaded.submit({"x": x}, deadline=1.9)
+
+        assert (asyncio.run(main())["y"] == np.unique(x)).all()
+
+
+@pytest.mark.parametrize("crowded", [False, True])
+def test_predictions_that_refuse_everything_are_tried_again(monkeypatch, crowded):
+    """After one slow call; the deadline is one that only such a prediction misses."""
+    monkeypatch.setattr(doubt, "TRY_AFTER_NS", 0)
+    x, slow = {"x": rows(1)}, 100_000_000_000
+    with engine(mode="async", max_delay_us=1 if crowded else 0) as loaded:
+
+        async def answered(**options):
+            try:
+                await loaded.submit(x, deadline=60, **options)
+            except DeadlineError:
+                return False
+            return True
+
+        def look_up(inputs):
+            return inputs
+
+        async def main():
+            await loaded.submit(x, prepare=look_up)
+            scheduler = loaded._scheduler
+            shape = scheduler._lanes.find(x)
+            scheduler._callables.of(look_up).took_ns = slow
+            calls = [await answered(prepare=look_up) for _ in range(4)]
+            shape.alone_ns, shape.lane.durations._ns = slow, {1: slow}
+            return calls, [await answered() for _ in range(6)]
+
+        for answers in asyncio.run(main()):
+            assert not answers[0] and all(answers[-2:])
 
 
 def test_a_cancelled_request_leaves_the_queue_and_the_others_are_answered():
