@@ -32,6 +32,7 @@ clock = time.perf_counter_ns
 Served = tuple[openinfer.Engine, asyncio.Runner]
 
 SMALL, MIDDLE, LARGE = (FEATURES, 64, 3), (FEATURES, 640, 128, 640, FEATURES), (FEATURES, 1536, 1536, 10)
+HUGE = (FEATURES, 3072, 3072, 10)
 IN_FLIGHT = 64
 
 
@@ -170,14 +171,16 @@ def crossing(rounds: int) -> None:
 
 
 def overload(seconds: float) -> None:
-    """Poisson arrivals at three times the capacity; a deadline from when each request was due."""
-    for allowed_ms in (50, 250):
-        _overload(seconds, allowed_ms)
+    """Poisson arrivals at three times the capacity; a deadline from when each request was due. At last with `engine.gc = "freeze"`."""
+    for collection in ("default", "freeze"):
+        for allowed_ms in (50, 250):
+            for widths in (LARGE, HUGE):
+                _overload(seconds, allowed_ms, widths, collection)
 
 
-def _overload(seconds: float, allowed_ms: int) -> None:
+def _overload(seconds: float, allowed_ms: int, widths: Sequence[int], collection: str) -> None:
     allowed_ns = allowed_ms * 1_000_000
-    engine = loaded(dense(LARGE), max_batch=8)
+    engine = openinfer.load(dense(widths), {"scheduler": {"max_batch": 8}, "engine": {"gc": collection}})
 
     async def measure() -> None:
         rows = drawn(512)
@@ -188,7 +191,8 @@ def _overload(seconds: float, allowed_ms: int) -> None:
         refused: list[int] = []
         late: list[int] = []
         in_time = missed = 0
-        origin = clock() + 10_000_000
+        begun, used = clock(), time.thread_time_ns()
+        origin = begun + 10_000_000
         tasks: set[asyncio.Task[None]] = set()
 
         async def one(index: int, at: int) -> None:
@@ -212,14 +216,20 @@ def _overload(seconds: float, allowed_ms: int) -> None:
         for index, at in enumerate((due * 1e9).astype(np.int64).tolist()):
             while (ahead := origin + at - clock()) > 0:
                 await asyncio.sleep(ahead / 1e9)
+            if not index % 32:
+                await asyncio.sleep(0)  # a server that is behind reads its sockets turn by turn, too
             task = asyncio.ensure_future(one(index, origin + at))
             tasks.add(task)
             task.add_done_callback(tasks.discard)
         await asyncio.gather(*tasks)
+        busy = (time.thread_time_ns() - used) / (clock() - begun)
         accepted = in_time + missed + len(late)
         offered = len(due) / due[-1]
         taken = accepted / due[-1] / capacity
-        print(f"deadline {allowed_ms} ms: capacity {capacity:.0f}/s, offered {offered:.0f}/s, accepted {accepted}, {taken:.2f} of it:")
+        print(
+            f"widths {widths[1]}, gc {collection}, deadline {allowed_ms} ms: capacity {capacity:.0f}/s, offered {offered:.0f}/s,", end=" "
+        )
+        print(f"accepted {accepted}, {taken:.2f} of it, the loop busy {busy:.0%}:")
         print(f"  in time {in_time / max(accepted, 1):.4%} ({missed} missed in the queue, {len(late)} answered late)")
         if refused:
             p50, p99 = np.percentile(refused, [50, 99]) / 1e3

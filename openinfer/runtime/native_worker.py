@@ -53,9 +53,11 @@ class NativeWorkers:
         for ring in self._rings:
             yield from list(ring.tags)
 
-    def hand(self, table: Words, tag: Any) -> bool:
-        """Run the table's program on the least loaded thread; False where every ring is full. The caller keeps the table alive."""
-        ring = min(self._rings, key=lambda each: len(each.tags))
+    def hand(self, table: Words, tag: Any, among: int | None = None) -> bool:
+        """Run the table's program on the least loaded of the first `among` threads; False where all their rings are full. The caller keeps
+        the table alive.
+        """
+        ring = min(self._rings[:among], key=lambda each: len(each.tags))
         if len(ring.tags) >= words.SLOTS - 1:  # one is kept for the word that ends the thread
             return False
         if not self._threads:

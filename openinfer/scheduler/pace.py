@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-HALF_LIFE_NS = 300_000_000  # of what is remembered of a late answer
+HALF_LIFE_NS = 2_000_000_000  # of what is remembered of a late answer: collections of garbage stall the loop about once a second
 SHORT, LONG = 0.9, 0.99  # weights of the averages over some ten and some hundred batches
 
 
@@ -39,7 +39,7 @@ class Pace:
             self._late_ns, self._late_at_ns = now_ns - predicted_ns, now_ns
 
     def margin_ns(self, now_ns: int) -> int:
-        """By how much answers were late of late: the envelope of their lateness, which halves every 0.3 s.
+        """By how much answers were late of late: the envelope of their lateness, which halves every 2 s.
 
         A mean would not do: lateness comes in stalls that hit every request in the queue, and 999 of 1,000 have to be in time.
         """

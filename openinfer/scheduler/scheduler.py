@@ -20,17 +20,18 @@ from openinfer.ir.graph import Signature
 from openinfer.machine import usable_processors
 from openinfer.runtime.native_worker import NativeWorkers
 from openinfer.runtime.program import RELEASE_GIL_NS, Program
+from openinfer.scheduler.admission import Admission
 from openinfer.scheduler.batch import Batch
 from openinfer.scheduler.blocking import BlockingPool
 from openinfer.scheduler.callables import Callables
 from openinfer.scheduler.deadline_queue import DeadlineQueue
 from openinfer.scheduler.lane import Lane, Run
 from openinfer.scheduler.lanes import Accept, Lanes
+from openinfer.scheduler.loop_load import LoopLoad
 from openinfer.scheduler.mailbox import Mailbox
 from openinfer.scheduler.ordered_lock import LockOrder
-from openinfer.scheduler.pace import Pace
 from openinfer.scheduler.records import Records
-from openinfer.scheduler.request import NEVER, Request
+from openinfer.scheduler.request import NEVER, Request, key_of, time_left
 from openinfer.scheduler.watchdog import Watchdog
 from openinfer.scheduler.workers import Job, Workers
 
@@ -41,7 +42,6 @@ FOREVER_NS = 1 << 62
 CROWD = 16  # batches of one in a row after which requests are taken to come alone again
 TURN_NS = 1_000_000  # work done without letting the loop turn
 SPIN_NS = 1_000_000  # timers of the loop are no finer than its select: shorter delays turn the loop instead
-RESERVE = 2  # times a predicted wait has to fit into the time that a deadline allows
 
 clock = time.perf_counter_ns
 Callback = Callable[[Any], Any]
@@ -72,13 +72,13 @@ class Scheduler:
         self._mailbox = Mailbox(self.loop)
         count = config.workers or max(1, processors // threads)
         self._workers = Workers(count, self._mailbox)
+        self._spared = max(1, count - 1) if count * threads >= processors else count
         self._native = NativeWorkers(count, SPIN_US)
         self._collecting = False
         order = LockOrder() if checks else None
         self.blocking = BlockingPool(config.blocking_threads or 4 * processors + 4, config.queue_limit, self._mailbox, order)
         self._queue = DeadlineQueue(config.queue_limit)
         self._records = Records(config.record, config.max_batch)
-        self._pace = Pace()
         self._offload_ns = config.offload_us * 1000
         self._delay_ns = config.max_delay_us * 1000
         self._numbers = itertools.count()
@@ -87,10 +87,12 @@ class Scheduler:
         self._flushing = False
         self._timer: asyncio.TimerHandle | None = None
         self._away: collections.deque[Batch] = collections.deque()  # handed to workers and not yet done
+        self._admission = Admission(self._queue, self._away)
+        self._load = LoopLoad()
         self.active = 0
         self.closing = False
         self._drained: asyncio.Future[None] | None = None
-        self.counts = {"refused_overload": 0, "refused_deadline": 0, "missed": 0, "cancelled": 0, "batches": 0}
+        self.counts = {"refused_overload": 0, "missed": 0, "cancelled": 0, "batches": 0}
         self._direct_count = self._queued_count = 0
         # The quick way needs one input, and these at hand.
         self._only, self._by_shape, self._entries = self._lanes.only, self._lanes.by_shape, self._queue.entries
@@ -210,6 +212,7 @@ class Scheduler:
             **self._callables.statistics(),
             "accepted": self._direct_count + self._queued_count,
             "direct": self._direct_count,
+            "refused_deadline": self._admission.refused,
             **self.counts,
             "waiting": len(self._queue),
             "active": self.active,
@@ -233,8 +236,9 @@ class Scheduler:
         """The callable's value, the ns that it took, and the ns that its thread waited for a lock."""
         now, callee = clock(), self._callables.of(function)
         if now + callee.took_ns > due and not callee.doubt.lets_through(now, due):
-            self.counts["refused_deadline"] += 1
-            raise DeadlineError(f"the blocking call is expected to take {callee.took_ns / 1e6:.2f} ms, {_left(due - now)}; allow more time")
+            self._admission.refused += 1
+            left = time_left(due - now)
+            raise DeadlineError(f"the blocking call is expected to take {callee.took_ns / 1e6:.2f} ms, {left}; allow more time")
         if not callee.leaves(now):
             return *callee.run(function, argument), 0
         limit = self._config.blocking_timeout_ms * 1_000_000
@@ -260,7 +264,7 @@ class Scheduler:
         else:
             self._turn_begin = start
         if start + expected > due and not shape.lane.doubt.lets_through(start, due):
-            self._refuse(expected, due - start)
+            self._admission.refuse(expected, due - start, start)
         self._direct_count += 1
         outputs = self._run(inputs)
         self._direct_end = end = clock()
@@ -273,9 +277,16 @@ class Scheduler:
 
     async def _queued(self, inputs: Any, due: int, priority: int, begin: int, blocking: int, lock: int) -> dict[str, Any]:
         shape = self._lanes.find(inputs)
-        arrays = self._lanes.arrays(inputs, shape.lane)
-        request = Request(arrays, shape, due, priority, next(self._numbers), self.loop.create_future())
-        self._admit(request)
+        now, key = clock(), key_of(priority, due, next(self._numbers))
+        # Before anything is made for it: under an overload most requests are refused.
+        predicted = self._admission.admit(shape.lane, shape.rows, key, now, self._workers.count) if due != NEVER else 0
+        request = Request(self._lanes.arrays(inputs, shape.lane), shape, key, now, self.loop.create_future())
+        request.predicted_ns = predicted
+        try:
+            self._queue.push(request)
+        except SchedulerError:
+            self.counts["refused_overload"] += 1
+            raise
         self._queued_count += 1
         if not self._flushing:
             self._wake()
@@ -302,45 +313,6 @@ class Scheduler:
         answers: dict[str, Any] = outputs
         return answers
 
-    def _admit(self, request: Request) -> None:
-        """Queue the request, or refuse it: a full queue, or a deadline that it, or one behind it, would miss."""
-        now = request.enqueued_ns = clock()
-        if request.due_ns != NEVER:
-            self._schedule(request, now)
-        try:
-            self._queue.push(request)
-        except SchedulerError:
-            self.counts["refused_overload"] += 1
-            raise
-
-    def _schedule(self, request: Request, now: int) -> None:
-        """Predict when the request would be answered, and refuse it where that is too late."""
-        lane = request.lane
-        most = lane.most
-        batch_ns = lane.durations.predict(most * request.rows if most > 1 else request.rows)
-        one = self._pace.request_ns(batch_ns // most)
-        ahead = self._queue.position(request.key)
-        # What runs now has to end first, and a batch ends as a whole.
-        first = batch_ns + (batch_ns if len(self._away) >= self._workers.count else 0)
-        request.predicted_ns = now + ahead * one + first
-        # The pace may halve while it waits; and what is late now makes later what comes after it.
-        overdue = now - self._away[0].requests[0].predicted_ns if self._away and self._away[0].requests[0].predicted_ns else 0
-        expected = now + RESERVE * (request.predicted_ns - now) + max(self._pace.margin_ns(now), overdue)
-        if expected > request.due_ns and not lane.doubt.lets_through(now, request.due_ns):
-            self._refuse(expected - now, request.due_ns - now)
-        ends = expected
-        for other in self._queue.behind(ahead):
-            ends += RESERVE * one
-            if ends > other.due_ns and other.key[0] == request.key[0]:
-                self._refuse(expected - now, request.due_ns - now, "requests that were accepted before would miss theirs")
-
-    def _refuse(self, expected: int, left: int, why: str = "") -> None:
-        self.counts["refused_deadline"] += 1
-        reason = f": {why}" if why else ""
-        raise DeadlineError(
-            f"the answer is expected in {expected / 1e6:.2f} ms, {_left(left)}{reason}; allow more time or send fewer requests"
-        )
-
     # --- batches
 
     def _wake(self) -> None:
@@ -362,10 +334,10 @@ class Scheduler:
             if not count:
                 return
             offloaded = self._offloads(lane, count * head.rows)
-            if offloaded and len(self._away) >= self._room():
+            if offloaded and len(self._away) >= self._room(now):
                 return
             requests = self._timely(queue.take(lane, count), now)
-            self._pace.started(now, count, bool(queue))
+            self._admission.pace.started(now, count, bool(queue))
             if not requests:
                 continue
             if self._joinable:
@@ -378,7 +350,7 @@ class Scheduler:
                 if queue:
                     self._wake()
                 return
-            self._hand(batch)
+            self._hand(batch, now)
 
     def _count(self, head: Request, now: int) -> int:
         """How many requests to join now; 0 where the head still waits for company, and somebody will wake us."""
@@ -392,7 +364,7 @@ class Scheduler:
         if preferred:
             return max(preferred)
         # The oldest request's patience ends it, and so does the head's deadline.
-        latest = head.due_ns - 2 * lane.durations.predict(waiting * head.rows) - self._pace.margin_ns(now)
+        latest = head.due_ns - 2 * lane.durations.predict(waiting * head.rows) - self._admission.pace.margin_ns(now)
         until = min(self._queue.oldest_ns(lane) + self._delay_ns, latest)
         if now >= until:
             return waiting
@@ -405,10 +377,14 @@ class Scheduler:
     def _offloads(self, lane: Lane, rows: int) -> bool:
         return not lane.durations.known or lane.durations.predict(rows) > self._offload_ns
 
-    def _room(self) -> int:
+    def _room(self, now: int) -> int:
         """Batches that may be with the workers: under a backlog one more each, so that none waits for the loop's next turn."""
         deep = len(self._queue) >= self._config.max_batch + len(self._away)
-        return self._workers.count * (2 if deep else 1)
+        return self._active_workers(now) * (2 if deep else 1)
+
+    def _active_workers(self, now: int) -> int:
+        """All, but one less where the loop is busy refusing: it would wait for some 4 ms each time that a worker has its processor."""
+        return self._spared if self._admission.overloaded(now) and self._load.look(now) else self._workers.count
 
     def _timely(self, requests: list[Request], now: int) -> list[Request]:
         """Without those that nobody waits for, and those whose deadline has passed: they get their error."""
@@ -426,7 +402,7 @@ class Scheduler:
             timely.append(request)
         return timely
 
-    def _hand(self, batch: Batch) -> None:
+    def _hand(self, batch: Batch, now: int) -> None:
         try:
             batch.gather()
         except Exception as error:
@@ -434,7 +410,7 @@ class Scheduler:
             self._complete(batch)
             return
         self._away.append(batch)
-        if batch.table is not None and self._native.hand(batch.table, batch):
+        if batch.table is not None and self._native.hand(batch.table, batch, self._active_workers(now)):
             if not self._collecting:
                 self.loop.add_reader(self._native.descriptor, self._collect)
                 self._collecting = True
@@ -464,6 +440,7 @@ class Scheduler:
         answers = batch.answers()
         done = clock()
         batch.handoff_ns += done - batch.ended_ns - batch.gil_ns
+        self._admission.pace.answered(batch.ended_ns, done)  # the loop's own lateness
         lane = batch.requests[0].shape.lane
         lane.durations.observe(batch.rows, batch.kernel_ns)
         lane.doubt.settle()
@@ -471,14 +448,10 @@ class Scheduler:
             batch.requests[0].shape.observe(batch.kernel_ns)
         for request, answer in zip(batch.requests, answers, strict=True):
             if request.predicted_ns:
-                self._pace.answered(request.predicted_ns, done)
+                self._admission.pace.answered(request.predicted_ns, done)
             if request.future.done():
                 continue
             if isinstance(answer, BaseException):
                 request.future.set_exception(answer)
             else:
                 request.future.set_result((answer, batch))
-
-
-def _left(left_ns: int) -> str:
-    return f"the deadline is in {left_ns / 1e6:.2f} ms" if left_ns >= 0 else f"the deadline passed {-left_ns / 1e6:.2f} ms ago"

@@ -15,7 +15,7 @@ from openinfer.scheduler.doubt import TRY_AFTER_NS, Doubt
 from openinfer.scheduler.durations import Durations, padded
 from openinfer.scheduler.lane import Lane, Shape
 from openinfer.scheduler.pace import HALF_LIFE_NS, Pace
-from openinfer.scheduler.request import NEVER, Request
+from openinfer.scheduler.request import NEVER, Request, key_of
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def draw():
 
 
 def request(lane: Lane, number: int, due: int = NEVER, priority: int = 0) -> Request:
-    return Request({}, Shape(lane, 1), due, priority, number, None)
+    return Request({}, Shape(lane, 1), key_of(priority, due, number), 0, None)
 
 
 def test_the_queue_serves_in_the_order_of_a_sort(draw):
