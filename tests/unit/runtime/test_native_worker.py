@@ -65,6 +65,18 @@ def test_calls_are_made_and_reported(threads, spin_us):
         workers.close()
 
 
+def test_a_call_is_handed_to_the_first_threads_alone():
+    x = np.ones((1, 40), np.float32)
+    with openinfer.load(mlp()) as engine:
+        calls = [prepared(engine, x) for _ in range(4)]
+        workers = NativeWorkers(2, 0)
+        assert all(workers.hand(table, number, 1) for number, (table, _) in enumerate(calls[:3]))
+        assert not workers.hand(calls[3][0], 3, 1)  # the first thread's ring is full
+        assert workers.hand(calls[3][0], 3)
+        assert sorted(one.tag for one in collected(workers, 4)) == [0, 1, 2, 3]
+        workers.close()
+
+
 def test_closing_does_what_was_handed_in():
     x = np.ones((1, 40), np.float32)
     with openinfer.load(mlp()) as engine:
