@@ -1,6 +1,7 @@
 """What the instruments cost, and what the corrected latency shows that the raw one does not.
 
     python benchmarks/instruments.py cost        # all on against all off, and each one's share
+    python benchmarks/instruments.py stamps      # what the timestamps of a call cost
     python benchmarks/instruments.py stall       # 80% of capacity with a stall of 50 ms
 
 Cost: a model of about 1 ms and the tick perceptron, called back to back; blocks with and without instruments alternate (A B B A) in one
@@ -87,6 +88,11 @@ def cost() -> None:
         for name in QUIET[1:]:
             middle, low, high = ratio(engine, call, tuple(other for other in INSTRUMENTS if other != name), PAIRS // 2)
             print(f"  {name:8} {middle:.4f} ({low:.4f} to {high:.4f})")
+
+
+def stamps() -> None:
+    """Print what stamped calls of the tick perceptron take more than bound ones."""
+    rng = np.random.default_rng()
     with openinfer.load(str(registry.get("hft").model_path("tick_mlp"))) as engine:
         signature = engine.inputs[0]
         x = {signature.name: rng.standard_normal((1, 40)).astype(np.float32)}
@@ -122,4 +128,4 @@ def stall() -> None:
 
 
 if __name__ == "__main__":
-    {"cost": cost, "stall": stall}[sys.argv[1] if len(sys.argv) > 1 else "cost"]()
+    {"cost": cost, "stamps": stamps, "stall": stall}[sys.argv[1] if len(sys.argv) > 1 else "cost"]()

@@ -6,12 +6,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import gc
 import linecache
 import re
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,10 +87,12 @@ class Locks:
     @contextlib.contextmanager
     def watch(self) -> Iterator[Locks]:
         """Watch the locks that are made meanwhile, and the engine's. They stay watched; the factories are put back."""
-        for lock in list(fork_lock._locks):
+        known = list(fork_lock._locks)
+        owners = _owners(known) if known else {}
+        for lock in known:
             with lock.held():
                 if not isinstance(lock._lock, WatchedLock):
-                    lock._lock = self.watched(lock._lock, _owner(lock))  # type: ignore[assignment]  # behaves as one
+                    lock._lock = self.watched(lock._lock, owners.get(id(lock), "a lock of the engine"))  # type: ignore[assignment]  # behaves as one
         factories = threading.Lock, threading.RLock
 
         def maker(factory: Callable[[], Any]) -> Callable[[], Any]:
@@ -119,16 +122,13 @@ def _place() -> str:
     return f"{found[1] if found else frame.f_code.co_name} ({Path(file).name}:{line})"
 
 
-def _owner(lock: Any) -> str:
-    """The class that holds an engine's lock that was made before."""
-    import gc
-
-    for holder in gc.get_referrers(lock):
-        if isinstance(holder, dict):
-            names = [name for name, value in holder.items() if value is lock and isinstance(name, str)]
-            owners = [type(owner).__name__ for owner in gc.get_referrers(holder) if getattr(owner, "__dict__", None) is holder]
-            if names:
-                return f"{(owners or [str(holder.get('__name__', 'a module'))])[0]}.{names[0]}"
-        elif type(holder).__module__.startswith("openinfer"):
-            return f"{type(holder).__name__}'s lock"
-    return "a lock of the engine"
+def _owners(locks: Sequence[Any]) -> dict[int, str]:
+    """By lock: the object that holds it, as class or module and attribute. One pass over all objects, however many locks there are."""
+    wanted, found = {id(lock) for lock in locks}, {}
+    for holder in gc.get_referrers(*locks):
+        values = holder if isinstance(holder, dict) else getattr(holder, "__dict__", None)
+        if not isinstance(values, dict):
+            continue
+        owner = values.get("__name__", "") if isinstance(holder, dict) else type(holder).__name__
+        found.update({id(value): f"{owner or 'object'}.{name}" for name, value in list(values.items()) if id(value) in wanted})
+    return found
