@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from openinfer.profiles.layers import labels
 
 from openinfer.codegen import linked, object_cache
 from openinfer.engine import Engine, load
@@ -64,10 +65,10 @@ def simulate(engine: Engine, model: str, inputs: Mapping[str, Any]) -> list[Laye
         objects = sorted(str(path) for path in folder.glob("layer_*.o"))
         _run(["gcc", "-O1", "-o", "layers", "main.c", *objects, "-lm"], folder)
         once, thrice = _counts(folder, 1), _counts(folder, 3)
-        labels = (folder / "labels.txt").read_text().splitlines()
+        named = (folder / "labels.txt").read_text().splitlines()
     zero = np.zeros(6)
     found = []
-    for k, label in enumerate(labels):
+    for k, label in enumerate(named):
         reads, read1, read3, writes, write1, write3 = (thrice.get(f"layer_{k}", zero) - once.get(f"layer_{k}", zero)) / 2
         found.append(LayerCache(label, float(reads + writes), float(read1 + write1), float(read3 + write3)))
     return found
@@ -101,7 +102,7 @@ def write_image(model: str, name: str) -> None:
         for address, size in regions:
             image.write(np.array([address, size], np.int64).tobytes() + ctypes.string_at(address, size))
         image.write(np.ascontiguousarray(timer.table).tobytes())
-    (folder / "labels.txt").write_text("\n".join(layer.label.replace("\n", " ") for layer in timer.layers))
+    (folder / "labels.txt").write_text("\n".join(labels(timer.layers)))
     slots = sorted({int(buffer) for call in calls for buffer in call.buffers})
     (folder / "main.c").write_text(_source(calls, slots))
 

@@ -112,7 +112,8 @@ def _neighbours(record: ProfileRecord) -> list[Finding]:
     busy = [row for row in busy if row.value >= NEIGHBOUR_SHARE]
     if busy and waiting >= WAITED_SHARE:
         more = f", {len(busy) - 1} more above {NEIGHBOUR_SHARE:.0%}" if len(busy) > 1 else ""
-        evidence = f"it used {busy[0].value:.0%} of a processor{more}; this process waited {waiting:.1%} of the time for one"
+        used = f"it used {busy[0].value:.0%} of a processor{more}"
+        evidence = f"{used}; the threads of this process, together, waited {waiting:.0%} of the time for one"
         found.append(Finding("neighbour", f"A neighbour takes processor time: {busy[0].key}", evidence, min(1.0, waiting)))
     if stolen >= STOLEN_SHARE:
         evidence = f"{stolen:.1%} of the machine's time was stolen"

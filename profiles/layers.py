@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -62,15 +62,15 @@ def measure(engine: Engine, inputs: Mapping[str, Any], ceiling: Ceiling, seconds
 def figures(timer: LayerTimer, nanoseconds: Any, ceiling: Ceiling) -> list[LayerFigures]:
     """The layers' figures for their times."""
     whole, working_set = max(1e-9, float(nanoseconds.sum())), sum(layer.read_bytes + layer.written_bytes for layer in timer.layers)
-    found = []
-    for layer, ns in zip(timer.layers, nanoseconds, strict=True):
+    found: list[LayerFigures] = []
+    for layer, label, ns in zip(timer.layers, labels(timer.layers), nanoseconds, strict=True):
         work, moved = arithmetic(layer), layer.read_bytes + layer.written_bytes
         floor = ceiling.floor_ns(work, moved, working_set)
         bound = "arithmetic" if work / ceiling.flops_per_ns >= moved / ceiling.bandwidth(working_set) else "memory"
         reached = floor / max(float(ns), 1e-9) if ns > 0 else 0.0
         found.append(
             LayerFigures(
-                layer.label,
+                label,
                 float(ns),
                 float(ns) / whole,
                 work,
@@ -82,6 +82,17 @@ def figures(timer: LayerTimer, nanoseconds: Any, ceiling: Ceiling) -> list[Layer
                 access(layer, timer.inputs),
             )
         )
+    return found
+
+
+def labels(layers: Sequence[Layer]) -> list[str]:
+    """The layers' labels on one line each and all different: a node that is several steps has them numbered from the second on."""
+    seen: dict[str, int] = {}
+    found = []
+    for layer in layers:
+        plain = " ".join(layer.label.split())
+        seen[plain] = seen.get(plain, 0) + 1
+        found.append(plain if seen[plain] == 1 else f"{plain} ({seen[plain]})")
     return found
 
 

@@ -12,20 +12,20 @@ from typing import Any
 import numpy as np
 from openinfer.profiles import cachegrind, ceiling, latency, layers
 from openinfer.profiles.profile_record import ProfileRecord
-from openinfer.profiles.session import Session
+from openinfer.profiles.session import INSTRUMENTS, Session
 from openinfer.workloads.replay import precise_loop, replay_inline, replay_submit
 from openinfer.workloads.requests import batched, bindable, call_on
 from openinfer.workloads.trace import Trace
 from openinfer.workloads.workload import Store
 
 from openinfer.engine import Engine, load
-from openinfer.errors import DeadlineError, InputError, OpenInferError, OverloadError
+from openinfer.errors import InputError, OpenInferError, SchedulerError
 from openinfer.runtime.signature import example
 
 DRAWN = 512  # distinct requests of a model without a trace,
 DRAWN_BYTES = 64 << 20  # as far as they fit
 LOAD = 0.5  # of the capacity, for requests that have no schedule
-LAYERS_S = 0.5
+LAYERS_S, STACKS_S = 0.5, 3.0
 MOST_CALLS = 2_000_000
 WARM_UP_CALLS = 10
 
@@ -63,9 +63,14 @@ def profile(
     with load(model, config) as engine:
         if traffic.trace is not None and not len(traffic.trace):
             raise InputError("found a trace without requests; give one with at least one")
-        session = Session(engine, off, gil_only)
+        session = Session(engine, {*off, "stacks"})
         run = _submitted if traffic.submits else _inline
         example_inputs = run(engine, traffic, session, seconds, rng)
+        if "stacks" not in off:
+            # A pass of their own: a sample stops the process for as long as it takes to walk the stacks of all threads.
+            second = Session(engine, set(INSTRUMENTS) - {"stacks"}, gil_only)
+            run(engine, traffic, second, min(seconds, STACKS_S), rng)
+            session.take_stacks(second)
         if "layers" not in session.off and not engine.statistics().fallback:
             peak = ceiling.measure()
             timed = layers.measure(engine, example_inputs, peak, LAYERS_S)
@@ -128,11 +133,11 @@ def _submitted(engine: Engine, traffic: Traffic, session: Session, seconds: floa
 
         refused: set[int] = set()
 
-        async def send(index: int) -> Any:
+        async def send(index: int) -> None:
             inputs, prepare = requests[index % len(requests)]
             try:
-                return await engine.submit(inputs, prepare=prepare)
-            except (OverloadError, DeadlineError):
+                await engine.submit(inputs, prepare=prepare)  # the answer is not kept: memory would grow with it
+            except SchedulerError:  # refused, or too late
                 refused.add(index)
 
         runner.run(replay_submit(None, min(len(arrival), WARM_UP_CALLS), send))

@@ -113,6 +113,12 @@ class Session:
         for block, before, after in found.changes:
             self._add("steady", "change", f"at {block / found.blocks:.0%} of the run", float(np.log(after / before)), "log ratio")
 
+    def take_stacks(self, other: Session) -> None:
+        """The stacks that another session took, and what it says of them."""
+        self.raw_stacks = other.raw_stacks
+        theirs = [dataclasses.replace(one, note=f"{one.note}, in a pass of its own") for one in other.instruments if one.name == "stacks"]
+        self.instruments = [*(one for one in self.instruments if one.name != "stacks"), *theirs]
+
     def add_refused(self, refused: int, requests: int) -> None:
         """Requests that the scheduler refused, which have no latency."""
         self._add("requests", "refused", "", refused, "count")

@@ -137,16 +137,10 @@ def _locks(record: ProfileRecord) -> list[tuple[str, str, str, str]]:
 
 
 def _simulated(record: ProfileRecord) -> list[tuple[str, float, float, float]]:
-    """Layer, accesses, misses of the first level and of the last, per call."""
-    return [
-        (
-            row.key,
-            row.value,
-            record.figure("cache", "D1 misses", row.key) or 0.0,
-            record.figure("cache", "last-level misses", row.key) or 0.0,
-        )
-        for row in record.series("cache", "accesses")
-    ]
+    """Layer, accesses, misses of the first level and of the last, per call; those that miss most first."""
+    first, last = ({row.key: row.value for row in record.series("cache", name)} for name in ("D1 misses", "last-level misses"))
+    rows = [(row.key, row.value, first.get(row.key, 0.0), last.get(row.key, 0.0)) for row in record.series("cache", "accesses")]
+    return sorted(rows, key=lambda row: -row[2])
 
 
 def _widest(record: ProfileRecord) -> list[tuple[str, int]]:
