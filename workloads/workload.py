@@ -121,7 +121,14 @@ def load(
     """The workload described in `folder`."""
     table: dict[str, Any] = tomllib.loads((folder / "workload.toml").read_text(encoding="utf-8"))
     models = {
-        name: Model(**{**values, "accuracy_interval": tuple(values["accuracy_interval"])}) for name, values in table["models"].items()
+        name: Model(
+            **{
+                **values,
+                "accuracy_interval": tuple(values["accuracy_interval"]),
+                "further": {measure: tuple(figure) for measure, figure in values.get("further", {}).items()},
+            }
+        )
+        for name, values in table["models"].items()
     }
     return Workload(
         table["name"],

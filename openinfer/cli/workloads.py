@@ -52,5 +52,12 @@ def workloads(
     print(f"{workload.name}: {workload.description}\npromise {workload.slo}, regimes {', '.join(workload.regimes)}")
     print_table(
         ("model", "measure", "held-out", "95% interval", "description"),
-        [(n, m.metric, m.accuracy, list(m.accuracy_interval), m.description) for n, m in workload.models.items()],
+        [
+            row
+            for n, m in workload.models.items()
+            for row in (
+                (n, m.metric, m.accuracy, list(m.accuracy_interval), m.description),
+                *(("", measure, value, [low, high], "") for measure, (value, low, high) in m.further.items()),
+            )
+        ],
     )
