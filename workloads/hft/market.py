@@ -10,6 +10,8 @@ from openinfer.workloads.hft.book import DEPTH, EXECUTE, TICK, Book
 from openinfer.workloads.hft.hawkes import Hawkes
 
 FEATURE_DEPTH = 7
+KINDS = 6  # of the order flow
+NEWS = 6  # a seventh type: no order itself, it makes many
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +36,9 @@ class Session:
 def regime(name: str) -> Hawkes:
     """`quiet`: 400 base events/s, 0.45 children each, 5 ms after their parent. `burst`: 1,500 base events/s, 0.86 children each, 10 µs
     after their parent, as among co-located participants: clusters of dozens of events, faster than one call can follow another.
+
+    `open` and `news` are quiet, but for a seventh type that excites all others at once: 1,500 orders follow the opening bell within
+    20 ms, 250 every piece of news within 2 ms, of which there is one in 2 s; each order has 0.6 children, as long after their parent.
     """
     shares = np.array([0.25, 0.25, 0.15, 0.15, 0.10, 0.10])
     same, opposite = 0.75, 0.25
@@ -42,13 +47,35 @@ def regime(name: str) -> Hawkes:
         for j in range(6):
             kernel[i, j] = shares[i] * (same if i % 2 == j % 2 else opposite) * 2
     kernel /= np.abs(np.linalg.eigvals(kernel)).max()
+    if name in SHOCKS:
+        shock, rate, decay = SHOCKS[name]
+        branching = np.zeros((KINDS + 1, KINDS + 1))
+        branching[:KINDS, :KINDS], branching[:KINDS, NEWS] = 0.6 * kernel, shock * shares
+        return Hawkes(np.append(400.0 * shares, rate), branching, decay)
     base, children, decay = {"quiet": (400.0, 0.45, 200.0), "burst": (1500.0, 0.86, 100_000.0)}[name]
     return Hawkes(base * shares, children * kernel, decay)
 
 
+# Regimes with shocks: orders that a shock makes directly; shocks per second, 0 where there is one at the beginning alone; decay in 1/s.
+SHOCKS = {"open": (1500.0, 0.0, 50.0), "news": (250.0, 0.5, 500.0)}
+
+
+def orders(flow: Hawkes, events: int, seed: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+    """Times and kinds of the first `events` orders; news is left out. A flow whose news has no rate begins with the opening bell."""
+    if len(flow.base) == KINDS:
+        return flow.simulate(events, seed)
+    drawn = events
+    while True:
+        times, kinds = flow.simulate(drawn, seed, NEWS if flow.base[NEWS] == 0 else None)
+        kept = np.flatnonzero(kinds < KINDS)[:events]
+        if len(kept) == events:
+            return times[kept], kinds[kept]
+        drawn += max(16, 2 * (events - len(kept)))
+
+
 def session(flow: Hawkes, events: int, seed: int) -> Session:
     """Simulate `events` events; the same seed gives the same session."""
-    times, kinds = flow.simulate(events, seed)
+    times, kinds = orders(flow, events, seed)
     book = Book(np.random.default_rng((seed, 1)))
     levels = np.empty((events, DEPTH, 4), np.int64)
     traded = np.zeros(events, np.int64)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from openinfer.workloads.hft.book import DEPTH
 from openinfer.workloads.hft.market import Session, features, labels, regime, session
+from openinfer.workloads.hft.windows import feature_windows
 from openinfer.workloads.trace import Trace
 
 WARM_UP = 200  # events before the averages of the features have settled
@@ -14,10 +15,19 @@ HORIZON = 20
 
 
 def generate(name: str, requests: int, seed: int) -> Trace:
-    """A trace of `requests` requests of one regime (`quiet`, `burst`). Arrivals start at 0."""
+    """A trace of `requests` requests of one regime (`quiet`, `open`, `news`, `burst`). Arrivals start at 0."""
     day = _session(name, requests, seed)
     rows = slice(WARM_UP, WARM_UP + requests)
     return Trace({"x": features(day)[rows]}, day.times[rows] - day.times[WARM_UP], labels(day, HORIZON)[rows])
+
+
+def generate_tick_lstm(name: str, requests: int, seed: int) -> Trace:
+    """The same requests for `tick_lstm`: windows [50, 40] of the features that slide by one event."""
+    day, last = _session(name, requests, seed), np.arange(WARM_UP, WARM_UP + requests)
+    return Trace({"x": feature_windows(day, last)}, day.times[last] - day.times[WARM_UP], labels(day, HORIZON)[last])
+
+
+OTHERS = {"tick_lstm": generate_tick_lstm}
 
 
 def export_raw(folder: Path, name: str, regime_name: str, requests: int, seed: int) -> list[Path]:

@@ -5,28 +5,90 @@ from __future__ import annotations
 import zipfile
 
 import numpy as np
+import onnx
 import pytest
 from openinfer.workloads import registry, trace
 from openinfer.workloads.hft.book import DEPTH, TICK
-from openinfer.workloads.hft.hawkes import Hawkes
-from openinfer.workloads.hft.market import features, regime, session
+from openinfer.workloads.hft.hawkes import Hawkes, memory
+from openinfer.workloads.hft.market import KINDS, NEWS, features, orders, regime, session
+from openinfer.workloads.hft.traffic import OTHERS
+from openinfer.workloads.hft.windows import feature_windows
 from openinfer.workloads.replay import replay_inline
-from scipy.optimize import minimize
+from scipy.optimize import minimize_scalar
 
 import openinfer
 from openinfer.errors import WorkloadError
+from openinfer.frontend.float64 import discrepancy, reference, widen
 
 
-def test_hawkes_parameters_are_recovered_by_maximum_likelihood():
-    true = Hawkes(np.array([3.0]), np.array([[0.6]]), 5.0)
-    times, types = true.simulate(20_000, 11)
+@pytest.mark.parametrize("name", ["quiet", "open", "news", "burst"])
+def test_order_flow_is_recovered_by_maximum_likelihood(name):
+    """Base rate, children per order, orders per shock and decay of a regime, from a million events. For a given decay the others are found
+    by Newton's method: the likelihood is concave in them. An opening is one shock a session, so there are many sessions.
+    """
+    seed = int(np.random.SeedSequence().entropy) % 2**32
+    print(f"seed = {seed}")
+    true = regime(name)
+    size, count = len(true.base), 50 if name == "open" else 1
+    children = np.abs(np.linalg.eigvals(true.branching[:KINDS, :KINDS])).max()
+    shares, kernel = true.base[:KINDS] / true.base[:KINDS].sum(), true.branching[:KINDS, :KINDS] / children
+    days = []
+    for index in range(count):
+        times, types = true.simulate(1_000_000 // count, seed + index, NEWS if name == "open" else None)
+        if name == "open":
+            times, types = np.append(0.0, times), np.append(NEWS, types)
+        days.append((times, types, types < KINDS))
 
-    def cost(p):
-        base, branching, decay = np.exp(p)
-        return -Hawkes(np.array([base]), np.array([[branching]]), decay).log_likelihood(times, types)
+    def best_scales(decay):
+        columns, total = [], np.zeros(3)
+        for times, types, ordered in days:
+            past, kinds = memory(times, types, size, decay)[ordered], types[ordered]
+            shocked = past[:, NEWS] * shares[kinds] if size > KINDS else np.zeros(len(kinds))
+            columns.append(np.stack([shares[kinds], np.einsum("kj,kj->k", past[:, :KINDS], kernel[kinds]), shocked]))
+            left = 1 - np.exp(-decay * (times[-1] - times))
+            total += [times[-1], (kernel.sum(0)[kinds] * left[ordered]).sum(), left[~ordered].sum()]
+        used = slice(3 if size > KINDS else 2)
+        columns, total = np.concatenate(columns, axis=1)[used], total[used]
+        p = np.array([columns.shape[1] / total[0] / 2, 0.3, 100.0])[used]
+        for _ in range(60):
+            parts = columns / (p @ columns)
+            step = np.linalg.solve(parts @ parts.T, parts.sum(1) - total)
+            p = np.maximum(p + step, p / 2)
+            if np.abs(step / p).max() < 1e-6:
+                break
+        return p, np.log(p @ columns).sum() - p @ total
 
-    found = np.exp(minimize(cost, np.log([1.0, 0.3, 2.0]), method="Nelder-Mead", options={"maxiter": 120}).x)
-    np.testing.assert_allclose(found, [3.0, 0.6, 5.0], rtol=0.12)
+    around = np.log(true.decay) + np.array([-1.5, 1.2])
+    outcome = minimize_scalar(
+        lambda log_decay: -best_scales(np.exp(log_decay))[1], bounds=around, method="bounded", options={"xatol": 3e-3}
+    )
+    decay = float(np.exp(outcome.x))
+    scales, value = best_scales(decay)
+    wanted = [true.base[:KINDS].sum(), children, *([true.branching[:KINDS, NEWS].sum()] if size > KINDS else [])]
+    np.testing.assert_allclose([*scales, decay], [*wanted, true.decay], rtol=0.05)
+    if size == KINDS:
+        ((times, types, _),) = days
+        assert value == pytest.approx(Hawkes(scales[0] * shares, scales[1] * kernel, decay).log_likelihood(times, types), rel=1e-9)
+
+
+def test_news_and_the_bell_make_orders_and_are_none():
+    flow = regime("news")
+    _, types = flow.simulate(20_000, 8)
+    _, kinds = orders(flow, 5000, 8)
+    assert (types == NEWS).any() and len(kinds) == 5000 and (kinds < KINDS).all()
+    opened, _ = orders(regime("open"), 20_000, 8)
+    calm = regime("open").base.sum() / (1 - 0.6)
+    assert (opened < 0.05).sum() > 20 * 0.05 * calm  # the first 50 ms
+    assert (np.diff(opened)[-5000:]).mean() == pytest.approx(1 / calm, rel=0.3)
+
+
+def test_memory_is_the_sum_over_the_past():
+    generator = np.random.default_rng()
+    times, types = np.sort(generator.uniform(0, 5, 300)), generator.integers(0, 3, 300)
+    found, decay = memory(times, types, 3, 4.0), 4.0
+    for k in (0, 1, 2, 150, 299):
+        past = decay * np.exp(-decay * (times[k] - times[:k]))
+        np.testing.assert_allclose(found[k], [past[types[:k] == j].sum() for j in range(3)], rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", ["quiet", "burst"])
@@ -77,6 +139,29 @@ def test_trained_models_keep_their_held_out_accuracy():
     majority = np.bincount(labels).max() / len(labels)
     assert low - 0.02 <= accuracy <= high + 0.02
     assert accuracy > majority + 0.03
+
+
+@pytest.mark.parametrize("name", sorted(OTHERS))
+def test_windowed_models_agree_with_float64_and_keep_their_accuracy(name):
+    hft = registry.get("hft")
+    traces = [one for regime_name in ("quiet", "burst") for one in hft.traces("held_out", 1000, regime_name, name)[:2]]
+    x, labels = np.concatenate([t.inputs["x"] for t in traces]), np.concatenate([t.labels for t in traces])
+    with openinfer.load(hft.model_path(name)) as engine:
+        found = np.concatenate([engine.run({"x": x[i : i + 500]})["probabilities"] for i in range(0, len(x), 500)])
+        alone = [engine.run({"x": x[i : i + 1]})["probabilities"] for i in range(5)]
+        assert not engine.statistics().fallback
+    assert b"".join(one.tobytes() for one in alone) == found[:5].tobytes()
+    expected = reference(widen(onnx.load(hft.model_path(name))), {"x": x[:5]})["probabilities"]
+    assert discrepancy(found[:5], expected) <= hft.models[name].tolerance
+    low, high = hft.models[name].accuracy_interval
+    assert low - 0.06 <= (found.argmax(1) == labels).mean() <= high + 0.06
+
+
+def test_windows_slide_by_one_event():
+    day, last = session(regime("quiet"), 300, 3), np.arange(200, 210)
+    rows = feature_windows(day, last)
+    assert rows.shape == (10, 50, 40)
+    assert (rows[1:, :-1] == rows[:-1, 1:]).all() and (rows[:, -1] == features(day)[last]).all()
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".parquet"])
@@ -186,7 +271,7 @@ def test_micro_batches_join_what_has_arrived():
 
 def test_the_export_holds_models_traces_and_lobster_files(tmp_path):
     written = registry.get("hft").export(tmp_path / "hft", 300)
-    assert len(written) == 2 + 3 * 8 and all(path.stat().st_size for path in written)
+    assert len(written) == 3 + 4 * 16 and all(path.stat().st_size for path in written)
     messages = np.loadtxt(tmp_path / "hft" / "tuning-burst-101_message_10.csv", delimiter=",")
     books = np.loadtxt(tmp_path / "hft" / "tuning-burst-101_orderbook_10.csv", delimiter=",")
     assert messages.shape[1] == 6 and books.shape == (len(messages), 4 * DEPTH)
