@@ -11,7 +11,7 @@ from openinfer.workloads.workload import Workload, load
 from openinfer.errors import WorkloadError, suggest
 
 # Workload → module that has `generate`, `export_raw` and maybe `open_store` and `OTHERS` (see `Workload`); workload.toml lies beside it.
-MODULES = {name: f"openinfer.workloads.{name}.traffic" for name in ("hft", "imaging", "legacy", "recommendation", "security")}
+MODULES = {name: f"openinfer.workloads.{name}.traffic" for name in ("edge", "hft", "imaging", "legacy", "recommendation", "security")}
 
 
 def names() -> list[str]:
