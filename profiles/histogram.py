@@ -13,7 +13,7 @@ DIGITS = 3  # significant decimal digits that a histogram keeps
 
 
 def histogram(values_ns: npt.NDArray[Any]) -> HdrHistogram:
-    """Of integer nanoseconds, to three digits; below 1 ns counts as 1, above an hour as an hour."""
+    """Of integer nanoseconds, to three digits; above an hour counts as an hour."""
     made = HdrHistogram(1, LARGEST_NS, DIGITS)
     for value, count in zip(*np.unique(_coarse(values_ns), return_counts=True), strict=True):
         made.record_value(int(value), int(count))
@@ -22,8 +22,8 @@ def histogram(values_ns: npt.NDArray[Any]) -> HdrHistogram:
 
 def _coarse(values_ns: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
     """Values that one bucket of the histogram holds together made equal: recording costs a microsecond per distinct value."""
-    values = np.clip(np.asarray(values_ns, np.int64), 1, LARGEST_NS)
-    shift = np.maximum(0, np.floor(np.log2(values)).astype(np.int64) - 10)
+    values = np.clip(np.asarray(values_ns, np.int64), 0, LARGEST_NS)
+    shift = np.maximum(0, np.floor(np.log2(np.maximum(values, 1))).astype(np.int64) - 10)
     coarse: npt.NDArray[np.int64] = (values >> shift) << shift
     return coarse
 

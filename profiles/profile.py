@@ -105,8 +105,7 @@ def _inline(engine: Engine, traffic: Traffic, session: Session, seconds: float, 
     largest = min(scheduler.max_batch, count) if batched(engine.inputs) else 1
     call = call_on(engine, bindable(engine.inputs, inputs, 1))
     arrival = _schedule(trace, _seconds(call), seconds, rng)
-    rows = np.arange(len(arrival)) % count
-    repeated = inputs if len(arrival) == count else {name: _Repeated(array, rows) for name, array in inputs.items()}
+    repeated = inputs if len(arrival) <= count else {name: _Repeated(array) for name, array in inputs.items()}
     stamps = latency.stamped(engine, range(1, largest + 1), inputs, repeated, len(arrival))
     with session:
         times = replay_inline(arrival, stamps.serve, max_batch=largest, max_delay_us=scheduler.max_delay_us)
@@ -153,13 +152,17 @@ def _submitted(engine: Engine, traffic: Traffic, session: Session, seconds: floa
 
 
 class _Repeated:
-    """The rows of an array again and again, read by slice."""
+    """The rows of an array again and again, read one by one or by slice; a copy only where a slice crosses the end."""
 
-    def __init__(self, array: Any, rows: Any) -> None:
-        self._array, self._rows = array, rows
+    def __init__(self, array: Any) -> None:
+        self._array, self._length = array, len(array)
 
     def __getitem__(self, at: Any) -> Any:
-        return self._array[self._rows[at]]
+        if not isinstance(at, slice):
+            return self._array[at % self._length]
+        start = at.start % self._length
+        stop = start + at.stop - at.start
+        return self._array[start:stop] if stop <= self._length else self._array[np.arange(start, stop) % self._length]
 
 
 def _drawn(engine: Engine, rng: np.random.Generator) -> dict[str, Any]:
