@@ -46,7 +46,7 @@ class LayerCache:
 def missing() -> str:
     """Why nothing can be simulated here; empty where it can."""
     if platform.machine() != "x86_64":
-        return f"cachegrind is set up for x86-64, this is {platform.machine()}"
+        return f"needs x86-64, this is {platform.machine()}"
     absent = [tool for tool in TOOLS if shutil.which(tool) is None]
     return f"{', '.join(absent)} not installed; apt-get install valgrind gcc" if absent else ""
 

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-INCURABLE = ("needs a GPU", "needs Arm", "this system cannot fork", "needs a kernel with", "needs libseccomp")
+INCURABLE = ("needs a GPU", "needs Arm", "needs x86-64", "this system cannot fork", "needs a kernel with", "needs libseccomp")
 _cured_by_installing: list[str] = []
 
 
