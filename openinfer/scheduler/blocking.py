@@ -16,7 +16,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-from openinfer.errors import BlockingTimeoutError, DeadlineError, OverloadError
+from openinfer.errors import BlockingTimeoutError, DeadlineError, OverloadError, SchedulerError
 from openinfer.scheduler.callable_kind import PATIENCE_NS, Kind, Kinds
 from openinfer.scheduler.mailbox import Mailbox
 from openinfer.scheduler.ordered_lock import LockOrder, OrderedLock
@@ -103,6 +103,8 @@ class BlockingPool:
         loop, kind = asyncio.get_running_loop(), self.kinds.find(function)
         call = BlockingCall(function, argument, kind, loop.create_future())
         call.queued_ns = clock()
+        if self._shared.closed:
+            raise _closed()
         self._refuse_beyond_limit()
         if kind.brisk(call.queued_ns):
             self._shared.brisk.append(call)
@@ -140,8 +142,12 @@ class BlockingPool:
             }
 
     def close(self) -> None:
-        """Start nothing more; idle threads end now, the others after their call."""
+        """Start nothing more: what waits for a thread fails with `SchedulerError`; idle threads end now, the others after their call."""
+        waiting = [*self._shared.brisk, *self._shared.waiting]
         self._finalizer()
+        for call in waiting:
+            if not call.begun_ns and not call.future.done() and not call.future.get_loop().is_closed():
+                call.future.set_exception(_closed())
 
     def _refuse_beyond_limit(self) -> None:
         waiting = len(self._shared.waiting) + len(self._shared.brisk)
@@ -317,13 +323,16 @@ def _run(call: BlockingCall, shared: _Shared, mailbox: Mailbox, quiet: bool) -> 
         shared.running.add(call)
     call.thread = threading.get_ident()
     value: Any = None
-    raised: BaseException | None = None
+    raised: Exception | None = None
     work = time.thread_time_ns()
     call.begun_ns = clock()
     try:
         value = call.function(call.argument)
-    except BaseException as error:  # it belongs to the request
+    except Exception as error:  # it belongs to the request
         raised = error
+    except BaseException as error:  # on the loop it would end the loop, and every other request with it
+        raised = SchedulerError(f"the blocking call raised {type(error).__name__}; let it raise an Exception, or return")
+        raised.__cause__ = error
     call.ended_ns = clock()
     call.work_ns = time.thread_time_ns() - work
     mailbox.post(lambda: _settle(call.future, value, raised), quiet)
@@ -331,7 +340,7 @@ def _run(call: BlockingCall, shared: _Shared, mailbox: Mailbox, quiet: bool) -> 
         shared.running.discard(call)
 
 
-def _settle(future: asyncio.Future[Any], value: Any, raised: BaseException | None) -> None:
+def _settle(future: asyncio.Future[Any], value: Any, raised: Exception | None) -> None:
     if future.done():
         return
     if isinstance(raised, StopIteration):  # a future refuses it
@@ -340,6 +349,10 @@ def _settle(future: asyncio.Future[Any], value: Any, raised: BaseException | Non
         future.set_result(value)
     else:
         future.set_exception(raised)
+
+
+def _closed() -> SchedulerError:
+    return SchedulerError("the engine was closed before the request's blocking call could begin; use aclose to let it end")
 
 
 def _close(shared: _Shared) -> None:

@@ -91,6 +91,7 @@ class Scheduler:
         self._load = LoopLoad()
         self.active = 0
         self.closing = False
+        self.closed = False  # `closing` lets pass what was accepted before; this does not
         self._drained: asyncio.Future[None] | None = None
         self.counts = {"refused_overload": 0, "missed": 0, "cancelled": 0, "batches": 0}
         self._direct_count = self._queued_count = 0
@@ -138,6 +139,8 @@ class Scheduler:
             blocking = lock = 0
             if prepare is not None:
                 inputs, blocking, lock = await self._blocked(prepare, inputs, due)
+                if self.closed:  # the threads have ended: nobody would run the kernel
+                    raise SchedulerError("the engine was closed while the request's blocking call ran; use aclose to let it end")
             outputs: Any = None
             if (not self._queue and self._crowd <= 0) or self._config.mode == "inline":
                 outputs = self._direct(inputs, due, begin, blocking, lock)
@@ -170,7 +173,7 @@ class Scheduler:
 
     def close(self) -> None:
         """Refuse new requests, answer what waits in the queue now, on this thread, and end the threads. Nobody waits for blocking calls."""
-        self.closing = True
+        self.closing = self.closed = True
         if self._timer is not None:
             self._timer.cancel()
         while self._queue and not self.loop.is_closed():
@@ -437,7 +440,10 @@ class Scheduler:
 
     def _complete(self, batch: Batch) -> None:
         """Answer every request of the batch that is still waited for."""
-        answers = batch.answers()
+        try:
+            answers = batch.answers()
+        except Exception as error:  # no memory for the outputs, say: without an answer every request of the batch would wait for ever
+            answers = [error] * batch.size
         done = clock()
         batch.handoff_ns += done - batch.ended_ns - batch.gil_ns
         self._admission.pace.answered(batch.ended_ns, done)  # the loop's own lateness

@@ -8,6 +8,7 @@ import time
 import weakref
 from collections.abc import Callable
 
+from openinfer.errors import SchedulerError
 from openinfer.scheduler.mailbox import Mailbox
 
 clock = time.perf_counter_ns
@@ -42,7 +43,9 @@ class Workers:
         self._stop = weakref.finalize(self, _stop, self._jobs, count)
 
     def hand(self, job: Job) -> None:
-        """Run the job on the next free thread; `job.done` is called on the loop afterwards."""
+        """Run the job on the next free thread; `job.done` is called on the loop afterwards. `SchedulerError` after `close`."""
+        if not self._stop.alive:
+            raise SchedulerError("found a call for the workers of a closed engine; load the model again")
         while len(self._threads) < self.count:
             name = f"openinfer-kernels-{len(self._threads)}"
             thread = threading.Thread(target=_serve, args=(self._jobs, self._mailbox), name=name, daemon=True)

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from openinfer.errors import OverloadError
+from openinfer.errors import OverloadError, SchedulerError
 from openinfer.scheduler.blocking import BlockingPool
 from openinfer.scheduler.callable_kind import MOST_PATIENCE_NS, MOST_PROBE_NS, PATIENCE_NS, PROBE_NS, Kind, Kinds
 from openinfer.scheduler.mailbox import Mailbox
@@ -119,6 +119,32 @@ def test_what_a_brisk_call_raises_is_its_caller_s():
 
     answers = run(main)
     assert isinstance(answers.pop(3), LookupError) and answers == [0, 2, 4, 8, 10]
+
+
+@pytest.mark.parametrize("waits", [False, True])
+@pytest.mark.parametrize("raised", [SystemExit, KeyboardInterrupt])
+def test_what_would_end_the_loop_is_an_error_of_one_request(waits, raised):
+    def leave(_):
+        raise raised
+
+    async def main(pool):
+        if waits:
+            seen_to_wait(pool, leave)
+        with pytest.raises(SchedulerError, match=raised.__name__) as caught:
+            await value(pool, leave, 0)
+        assert isinstance(caught.value.__cause__, raised)
+        return await value(pool, double, 2)
+
+    assert run(main) == 4
+
+
+def test_a_closed_pool_begins_nothing():
+    async def main(pool):
+        pool.close()
+        with pytest.raises(SchedulerError, match="closed"):
+            await value(pool, double, 2)
+
+    run(main)
 
 
 @pytest.mark.parametrize("waits", [False, True])

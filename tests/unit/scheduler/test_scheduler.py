@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 
 import openinfer
 from openinfer.errors import BlockingTimeoutError, DeadlineError, InputError, OpenInferError, OverloadError, SchedulerError
-from openinfer.scheduler import doubt
+from openinfer.scheduler import doubt, lane
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -249,6 +249,52 @@ def test_a_plain_close_answers_the_queue_too():
         return await asyncio.gather(*tasks)
 
     assert len(asyncio.run(main())) == 1
+
+
+@pytest.mark.parametrize("blocking_threads", [1, 3])
+def test_requests_in_a_blocking_call_fail_when_the_engine_is_closed(blocking_threads):
+    """Those whose call runs once it has ended, those whose call waits for a thread at once; none waits for ever."""
+    x, go = rows(3), threading.Event()
+    loaded = engine(mode="hybrid", offload_us=0, workers=2, blocking_threads=blocking_threads)
+
+    async def main():
+        begun, loop = asyncio.Semaphore(0), asyncio.get_running_loop()
+
+        def look_up(inputs):
+            loop.call_soon_threadsafe(begun.release)
+            go.wait(60)
+            return inputs
+
+        await asyncio.gather(*[loaded.submit({"x": x[:1]}) for _ in range(8)])  # the workers have begun
+        tasks = [asyncio.ensure_future(loaded.submit({"x": x[i : i + 1]}, prepare=look_up)) for i in range(3)]
+        for _ in range(blocking_threads):
+            await begun.acquire()
+        loaded.close()
+        waited = 3 - blocking_threads
+        if waited:
+            done, _ = await asyncio.wait(tasks, timeout=0.9, return_when=asyncio.FIRST_COMPLETED)  # the calls' own limit is 1 s
+            assert done
+        go.set()
+        return await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 30)
+
+    answers = asyncio.run(main())
+    assert all(type(answer) is SchedulerError and "closed" in str(answer) for answer in answers)
+
+
+@pytest.mark.parametrize("offload_us", [0, 1_000_000])
+def test_outputs_that_cannot_be_made_are_an_error_of_every_request_joined(monkeypatch, offload_us):
+    def no_memory(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(lane.JointCall, "scatter", no_memory)
+    x = rows(4)
+    with engine(max_batch=4, max_delay_us=1_000_000, offload_us=offload_us) as loaded:
+
+        async def main():
+            calls = [loaded.submit({"x": x[i : i + 1]}) for i in range(4)]
+            return await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 30)
+
+        assert [type(answer) for answer in asyncio.run(main())] == [MemoryError] * 4
 
 
 def test_mistakes_are_the_request_s_own():
