@@ -69,14 +69,17 @@ class Engine:
     ) -> Coroutine[Any, Any, Any]:
         """`await` it on an event loop: the outputs of `run`, scheduled as `config.scheduler` says. Leave the arrays alone until it returns.
 
-        `deadline` in seconds from the call on; a higher `priority` goes first. `prepare(inputs)` may block, as a look-up does: its value is
-        what the model gets; `finish(outputs)` likewise: its value is the answer. Raises as `run`, and `OverloadError` where too much waits,
-        `DeadlineError` where the deadline cannot be met or has passed, `BlockingTimeoutError`, and what the callables raise. Cancelling the
-        task takes the request out of the queue.
+        `deadline` in seconds from now on; a higher `priority`, an integer, goes first. `prepare(inputs)` may block, as a look-up does: its
+        value is what the model gets; `finish(outputs)` likewise: its value is the answer. Raises as `run`, and `OverloadError` where too
+        much waits, `DeadlineError` where the deadline cannot be met or has passed, `BlockingTimeoutError`, and what the callables raise.
+        Cancelling the task takes the request out of the queue.
         """
         scheduler = self._scheduler
-        if scheduler is None or scheduler.loop is not self._running_loop():
-            scheduler = self._scheduler_here()
+        try:
+            if scheduler is None or scheduler.loop is not self._running_loop():
+                scheduler = self._scheduler_here()
+        except RuntimeError:  # no loop runs yet: the one that it is awaited on
+            return self._submit_here(inputs, deadline, priority, prepare, finish)
         return scheduler.submit(inputs, deadline, priority, prepare, finish)
 
     def bind(self, inputs: Mapping[str, Any], outputs: Mapping[str, Any] | None = None) -> BoundCall:
@@ -198,9 +201,7 @@ class Engine:
             if found is not None:
                 self._scheduler = found
                 return found
-            for other in [*self._schedulers]:
-                if other.is_closed():
-                    self._schedulers.pop(other).close()
+            ended = [self._schedulers.pop(other) for other in [*self._schedulers] if other.is_closed()]
             checks = os.environ.get("OPENINFER_CHECKS", "") not in ("", "0")
             made = Scheduler(
                 self.run,
@@ -212,7 +213,12 @@ class Engine:
                 checks,
             )
             self._scheduler = self._schedulers[loop] = made
+        for other in ended:  # without the lock: their threads may be in `run`, and ask for it
+            other.close_from_any_thread()
         return made
+
+    async def _submit_here(self, *request: Any) -> Any:
+        return await self._scheduler_here().submit(*request)
 
     def _run_other(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Requests that the last shape's fast path does not take: another shape, an array to convert, a mistake."""

@@ -45,7 +45,7 @@ class Admission:
         margin = min(self.pace.margin_ns(now_ns), (due - now_ns) * 3 // 4)
         late = max(margin, now_ns - oldest if oldest else 0)
         expected = now_ns + RESERVE * (predicted - now_ns) + late
-        if expected > due and not lane.doubt.lets_through(now_ns, due):
+        if expected > due and not (self._idle(lane) and lane.doubt.lets_through(now_ns, due)):
             self.refuse(expected - now_ns, due - now_ns, now_ns)
         ends = expected
         for other in self._queue.behind(ahead):
@@ -53,6 +53,10 @@ class Admission:
             if ends > other.due_ns and other.key[0] == key[0]:
                 self.refuse(expected - now_ns, due - now_ns, now_ns, "requests that were accepted before would miss theirs")
         return predicted
+
+    def _idle(self, lane: Lane) -> bool:
+        """Whether no call is under way or waits that would teach the lane how long it takes."""
+        return not lane.waiting and all(batch.requests[0].lane is not lane for batch in self._away)
 
     def refuse(self, expected_ns: int, left_ns: int, now_ns: int, why: str = "") -> None:
         """Raise the `DeadlineError` of a request that is expected to be answered in `expected_ns`."""

@@ -149,6 +149,11 @@ class BlockingPool:
             if not call.begun_ns and not call.future.done() and not call.future.get_loop().is_closed():
                 call.future.set_exception(_closed())
 
+    def leave(self) -> None:
+        """In a forked child, where the threads do not exist: forget them, and the lock that one may have held."""
+        self._finalizer.detach()
+        self._shared.closed = True
+
     def _refuse_beyond_limit(self) -> None:
         waiting = len(self._shared.waiting) + len(self._shared.brisk)
         if waiting >= self._limit:

@@ -3,19 +3,36 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import numbers
 from typing import TYPE_CHECKING, Any
+
+from openinfer.errors import InputError
 
 if TYPE_CHECKING:
     from openinfer.scheduler.lane import Shape
 
 NEVER = 1 << 62  # the due time of a request without a deadline, in ns
-
+LONGEST_S = 1e9  # a later deadline is none
 Key = tuple[int, int, int]
 
 
 def key_of(priority: int, due_ns: int, number: int) -> Key:
     """Higher priority first, then the earliest deadline, then first come, first served."""
     return -priority, due_ns, number
+
+
+def checked(deadline: Any, priority: Any) -> tuple[float | None, int]:
+    """A deadline that fits into ns, and a priority that can be ordered; `InputError` for what is neither."""
+    if not isinstance(priority, numbers.Integral):
+        raise InputError(f"found {priority=}; allowed: an integer, the higher the sooner")
+    if deadline is None:
+        return None, int(priority)
+    number = deadline if isinstance(deadline, numbers.Real) else math.nan
+    seconds = float(max(min(number, 2 * LONGEST_S), -2 * LONGEST_S))  # type: ignore[type-var]  # Real's stub lacks `>`
+    if not seconds >= -LONGEST_S:
+        raise InputError(f"found {deadline=}; allowed: seconds from now on, or None where the answer may come at any time")
+    return None if seconds > LONGEST_S else seconds, int(priority)
 
 
 class Request:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import itertools
+import os
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -31,7 +32,7 @@ from openinfer.scheduler.loop_load import LoopLoad
 from openinfer.scheduler.mailbox import Mailbox
 from openinfer.scheduler.ordered_lock import LockOrder
 from openinfer.scheduler.records import Records
-from openinfer.scheduler.request import NEVER, Request, key_of, time_left
+from openinfer.scheduler.request import NEVER, Request, checked, key_of, time_left
 from openinfer.scheduler.watchdog import Watchdog
 from openinfer.scheduler.workers import Job, Workers
 
@@ -41,6 +42,7 @@ SPIN_US = 20  # a worker that waits for a call looks out for so long before it s
 FOREVER_NS = 1 << 62
 CROWD = 16  # batches of one in a row after which requests are taken to come alone again
 TURN_NS = 1_000_000  # work done without letting the loop turn
+LOOK_S = 0.1  # whoever closes from another thread looks so often whether the loop still runs
 SPIN_NS = 1_000_000  # timers of the loop are no finer than its select: shorter delays turn the loop instead
 
 clock = time.perf_counter_ns
@@ -64,7 +66,7 @@ class Scheduler:
         use, or `None`; `threads` are those of one call.
         """
         self._run, self._config = run, config
-        self.loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
+        self.loop, self._thread, self._process = asyncio.get_running_loop(), threading.get_ident(), os.getpid()
         self._lanes = Lanes(inputs, accept, program, config.max_batch)
         self._joinable = self._lanes.joinable
         processors = usable_processors()
@@ -104,6 +106,8 @@ class Scheduler:
     async def submit(self, inputs: Any, deadline: float | None, priority: int, prepare: Callback | None, finish: Callback | None) -> Any:
         """See `Engine.submit`."""
         begin = clock()
+        if deadline is not None or priority != 0:
+            deadline, priority = checked(deadline, priority)
         if prepare is None and finish is None and self._crowd <= 0 and not self._entries and not self.closing:
             # The way of a request that comes alone: nothing is looked up twice, nothing is made but what is returned.
             try:
@@ -194,7 +198,10 @@ class Scheduler:
             self.watchdog.stop()
 
     def close_from_any_thread(self) -> None:
-        """`close` on the loop's own thread where the loop runs, else here."""
+        """`close` on the loop's own thread where the loop runs, else here. In a forked child only what is the child's own is let go."""
+        if os.getpid() != self._process:
+            self._leave_to_parent()
+            return
         if not self.loop.is_running() or threading.get_ident() == self._thread:
             self.close()
             return
@@ -206,8 +213,21 @@ class Scheduler:
             finally:
                 done.set()
 
-        self.loop.call_soon_threadsafe(close)
-        done.wait()
+        try:
+            self.loop.call_soon_threadsafe(close)
+        except RuntimeError:  # it ended just now
+            self.close()
+            return
+        while not done.wait(LOOK_S):
+            if not self.loop.is_running():  # it ended before it came to it
+                self.close()
+                return
+
+    def _leave_to_parent(self) -> None:
+        """After a fork: the loop and the threads are the parent's, and locks that those held are never released here."""
+        self.closing = self.closed = True
+        self._workers.leave()
+        self.blocking.leave()
 
     def statistics(self) -> dict[str, Any]:
         """Mode, counts since the first request, what waits now, and the waits of the latest requests by stage."""

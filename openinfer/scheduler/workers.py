@@ -61,6 +61,11 @@ class Workers:
             thread.join()
         self._threads.clear()
 
+    def leave(self) -> None:
+        """In a forked child, where the threads do not exist: forget them."""
+        self._stop.detach()
+        self._threads.clear()
+
 
 def _serve(jobs: queue.SimpleQueue[Job | None], mailbox: Mailbox) -> None:
     while (job := jobs.get()) is not None:

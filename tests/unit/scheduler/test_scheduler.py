@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import subprocess
+import sys
 import threading
 
 import numpy as np
+import onnx
 import pytest
 from models import mlp, model
 from onnx import TensorProto, helper
@@ -309,6 +312,89 @@ def test_mistakes_are_the_request_s_own():
         first, *wrong, last = asyncio.run(main())
         assert isinstance(first, dict) and isinstance(last, dict)
         assert [type(answer) for answer in wrong] == [InputError] * 5
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_deadlines_and_priorities_that_are_none_are_refused(known):
+    x = {"x": rows(1)}
+    with engine(max_batch=4) as loaded:
+
+        async def refused(what, **options):
+            with pytest.raises(InputError, match=what):
+                await loaded.submit(x, **options)
+
+        async def main():
+            for _ in range(3 * known):
+                await loaded.submit(x)
+            for deadline in (float("nan"), float("-inf"), -1e300, "1", 1j):
+                await refused("deadline", deadline=deadline)
+            for priority in ("high", None, float("nan"), 1.5):
+                await refused("priority", priority=priority)
+            far = [float("inf"), 1e300, 10**400, np.float32(60), 60]
+            return await asyncio.gather(*[loaded.submit(x, deadline=one, priority=np.int64(i)) for i, one in enumerate(far)])
+
+        assert len(asyncio.run(main())) == 5
+
+
+def test_a_request_that_is_made_before_the_loop_runs_is_sent_when_it_is_awaited():
+    x = {"x": rows(1)}
+    with engine() as loaded:
+        for _ in range(2):
+            answer = asyncio.run(loaded.submit(x))
+            assert answer["probabilities"].tobytes() == loaded.run(x)["probabilities"].tobytes()
+
+
+def test_the_scheduler_of_a_loop_that_ended_is_closed_without_the_engine_s_lock(monkeypatch):
+    """A thread of it may ask for the lock, as `run` of a new shape does, and so does `bind`."""
+    x = {"x": rows(1)}
+    with engine() as loaded:
+        asyncio.run(loaded.submit(x))
+        (ended,) = loaded._schedulers.values()
+        seen, in_time = [], []
+
+        def close():
+            asked = threading.Thread(target=lambda: seen.append(loaded.bind(x)))
+            asked.start()
+            asked.join(10)
+            in_time.append(not asked.is_alive())
+
+        monkeypatch.setattr(ended, "close_from_any_thread", close)
+        monkeypatch.setattr(ended, "close", close)
+        asyncio.run(loaded.submit(x))
+        assert in_time == [True] and len(seen) == 1
+        monkeypatch.undo()
+        ended.close()
+
+
+FORKS = """
+import asyncio, os, sys, warnings
+import numpy as np, openinfer
+warnings.simplefilter("ignore")  # of Python, about threads and forks
+loaded = openinfer.load(sys.argv[1], {"scheduler": {"offload_us": 0, "mode": "hybrid"}})
+x = {"x": np.ones((1, 40), np.float32)}
+
+def fork():
+    child = os.fork()
+    if not child:
+        loaded.close()
+        os._exit(7)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+async def main():
+    await asyncio.gather(*[loaded.submit(x, prepare=lambda inputs: inputs) for _ in range(8)])
+    print(fork(), await asyncio.to_thread(fork), flush=True)
+    await loaded.submit(x)
+
+asyncio.run(main())
+loaded.close()
+"""
+
+
+def test_a_forked_child_closes_an_engine_whose_loop_is_its_parent_s(tmp_path):
+    onnx.save(mlp(), tmp_path / "model.onnx")
+    command = [sys.executable, "-c", FORKS, str(tmp_path / "model.onnx")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.stdout.split() == ["7", "7"], done.stderr
 
 
 @pytest.mark.parametrize("max_batch", [1, 4])
