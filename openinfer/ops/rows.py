@@ -343,13 +343,13 @@ RULES: dict[tuple[str, str], Rule] = {
     ("", "ConstantOfShape"): _constant_of_shape,
 }
 
-# Contents that follow from sizes and stay products of them: places that agree for two numbers of rows agree for all.
+# Of whole numbers that follow from sizes, these make products of them: places that agree for two numbers of rows agree for all.
 PRODUCTS = frozenset({"Gather", "Slice", "Concat", "Squeeze", "Unsqueeze", "Reshape", "Identity", "Cast", "Split", "Mul"})
 
 
 def varying(some: Value, others: Value) -> Counted | None:
-    """Where a content that is known before the call differs between two numbers of rows; shapes must agree."""
-    if some.data is None or others.data is None or some.shape != others.shape:
+    """Where a content of whole numbers, known before the call, differs between two numbers of rows; shapes must agree."""
+    if some.data is None or others.data is None or some.shape != others.shape or some.dtype not in ("int32", "int64"):
         raise Mixed
     places = np.asarray(some.data != others.data).reshape(-1)
     return Counted(tuple(bool(place) for place in places)) if places.any() else None

@@ -98,6 +98,21 @@ MIXED = {
         ],
         {"constants": {"zero": ints(0), "two": ints(2)}},
     ),
+    "a tenth of the number of rows as a length": (
+        [
+            node("Shape", "x", "s"),
+            node("Gather", "s zero", "c"),
+            node("Cast", "c", "f", to=FLOAT),
+            node("Mul", "f tenth", "t"),
+            node("Cast", "t", "d", to=INT64),
+            node("Add", "d one", "e"),
+            node("Concat", "e e", "sizes", axis=0),
+            node("Expand", "number sizes", "many"),
+            node("ReduceSum", "many", "sum", keepdims=0),
+            node("Mul", "x sum", "y"),
+        ],
+        {"constants": {"zero": ints(0), "one": ints(1), "tenth": np.float32([0.1]), "number": weights(1, 1)}},
+    ),
     "the order of the rows": (
         [node("Slice", "x a b c d", "y")],
         {"constants": {"a": ints(-1), "b": ints(-99), "c": ints(0), "d": ints(-1)}},
