@@ -29,7 +29,7 @@ def checked(deadline: Any, priority: Any) -> tuple[float | None, int]:
     if deadline is None:
         return None, int(priority)
     number = deadline if isinstance(deadline, numbers.Real) else math.nan
-    seconds = float(max(min(number, 2 * LONGEST_S), -2 * LONGEST_S))  # type: ignore[type-var]  # Real's stub lacks `>`
+    seconds = float(max(min(number, 2 * LONGEST_S), -2 * LONGEST_S))
     if not seconds >= -LONGEST_S:
         raise InputError(f"found {deadline=}; allowed: seconds from now on, or None where the answer may come at any time")
     return None if seconds > LONGEST_S else seconds, int(priority)
