@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 import os
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -73,6 +74,9 @@ def calibrate(
     requests = _pick(graph, inputs if isinstance(inputs, Mapping) else inputs.inputs)
     fixed = [node.key for node in graph.nodes if fixes_arithmetic(node)]
     errors, together = layer_errors(graph, requests, base, fixed)
+    unseen = [key for key, error in errors.items() if math.isnan(error)]
+    errors = {key: error for key, error in errors.items() if key not in unseen}
+    stays = {key: "fixes its own arithmetic" for key in fixed} | {key: "no finite value was seen" for key in unseen}
     order = sorted(errors, key=lambda key: -errors[key])
     reached: dict[frozenset[str], float] = {}
     with compile_graph(graph, _with(base, "model", ())) as exact:
@@ -84,14 +88,14 @@ def calibrate(
         if key not in reached:
             if reached and time.monotonic() >= until:
                 return None
-            reached[key] = _end_to_end(graph, answered, _with(base, "float32", [*fixed, *kept]))
+            reached[key] = _end_to_end(graph, answered, _with(base, "float32", [*stays, *kept]))
             log.info("calibration: %d of %d layers in float64: error %.1e at the outputs", len(kept), len(order), reached[key])
         return reached[key] <= tolerance
 
     fewest = _fewest(len(order), lambda number: inside(order[:number])) if order else None
     narrow = fewest is not None
     kept = _without_needless(order[:fewest], inside) if fewest is not None else []
-    layers = [*fixed, *kept] if narrow else []
+    layers = [*stays, *kept] if narrow else []
     found: dict[str, Any] = {
         "model_sha256": model_hash(model),
         "precision": "float32" if narrow else "model",
@@ -101,7 +105,7 @@ def calibrate(
         "tolerance": tolerance,
         "error": reached[frozenset(kept)] if narrow else 0.0,
         "float32_error": reached.get(frozenset(), 0.0),
-        "kept": {key: errors[key] for key in kept} | {key: "fixes its own arithmetic" for key in fixed} if narrow else {},
+        "kept": {key: errors[key] for key in kept} | stays if narrow else {},
     }
     log.info("calibration: %s", summary(found))
     engine = base.engine.model_copy(update={"precision": found["precision"], "float64_layers": tuple(layers)})
@@ -109,7 +113,8 @@ def calibrate(
 
 
 def layer_errors(graph: Graph, requests: Requests, config: Config, fixed: Collection[str]) -> tuple[dict[str, float], int]:
-    """Layer → the error that float32 adds there, of its largest output value: its inputs are exact, and rounded to float32 as they enter.
+    """Layer → the error that float32 adds there, of its largest output value: its inputs are exact, and rounded to float32 as they enter;
+    NaN for a layer whose outputs held no finite value.
     And how many requests a call may join, for the memory that their intermediate values take.
 
     Layers that read and write no float64, or sequences, have none, and are left out with the `fixed` ones.
@@ -163,23 +168,29 @@ def table(config: Config) -> str:
 
 
 class _Worst:
-    """The largest difference and the largest value over calls."""
+    """The largest difference and the largest value over calls. NaN beside NaN is no difference, and says nothing: `compared` counts the
+    values that do.
+    """
 
     def __init__(self) -> None:
         self._difference = self._largest = 0.0
+        self.compared = 0
 
     def see(self, found: Array, expected: Array) -> None:
+        self.compared += int(np.isfinite(expected).sum()) if expected.dtype.kind == "f" else expected.size
         self._difference = max(self._difference, discrepancy(found, expected, 1.0))
         if expected.dtype.kind == "f":
             self._largest = max(self._largest, float(np.abs(expected[np.isfinite(expected)]).max(initial=0.0)))
 
     @property
     def error(self) -> float:
-        return self._difference / (self._largest or 1.0)
+        """Of the largest value; NaN where nothing could be compared."""
+        return self._difference / (self._largest or 1.0) if self.compared else float("nan")
 
 
 def _with(config: Config, precision: str, layers: Collection[str]) -> Config:
-    engine = config.engine.model_copy(update={"precision": precision, "float64_layers": tuple(layers)})
+    """For an engine that only measures: what the caller's process does with its garbage stays as it is."""
+    engine = config.engine.model_copy(update={"precision": precision, "float64_layers": tuple(layers), "gc": "default"})
     return config.model_copy(update={"engine": engine})
 
 
@@ -191,6 +202,11 @@ def _end_to_end(graph: Graph, answered: Sequence[tuple[Request, Request]], confi
             found = narrow.run(request)
             for name, one in worst.items():
                 one.see(np.asarray(found[name]), np.asarray(exact[name]))
+    for name, one in worst.items():
+        if not one.compared:
+            raise InputError(
+                f"found no finite value of output {name!r} in {len(answered)} calls; allowed: requests as the model sees them; drop NaN"
+            )
     return max(one.error for one in worst.values())
 
 

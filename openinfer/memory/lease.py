@@ -15,13 +15,14 @@ class Lease:
     As a context manager it releases on the way out. A lease that is forgotten keeps its memory: the pool's statistics name its owner.
     """
 
-    __slots__ = ("_array", "_give_back", "holders", "number", "owner", "shared", "size_bytes")
+    __slots__ = ("_array", "_give_back", "_holders", "number", "owner", "shared", "size_bytes")
 
     def __init__(self, array: Array, size_bytes: int, owner: str, shared: bool, number: int, give_back: Callable[[int], None]) -> None:
         self._array: Array | None = array
         self._give_back = give_back
         self.size_bytes, self.owner, self.shared, self.number = size_bytes, owner, shared, number
-        self.holders = 1
+        # One entry a holder, and the first one is true: appending and popping are one step each, so that threads need no lock.
+        self._holders = [True]
 
     @property
     def array(self) -> Array:
@@ -36,17 +37,18 @@ class Lease:
             raise LeaseError(f"the lease of {self.size_bytes} bytes for {self.owner!r} is exclusive; take it with shared=True")
         if self._array is None:
             raise UseAfterReleaseError(f"the lease of {self.size_bytes} bytes for {self.owner!r} was released; take a new one")
-        self.holders += 1
+        self._holders.append(False)
         return self
 
     def release(self) -> None:
         """Give the memory back, or one holder's part in it. `DoubleReleaseError` where nobody holds it any more."""
-        if self._array is None:
+        try:
+            last = self._holders.pop()
+        except IndexError:
             raise DoubleReleaseError(
                 f"the lease of {self.size_bytes} bytes for {self.owner!r} was released already; release it once a holder"
-            )
-        self.holders -= 1
-        if not self.holders:
+            ) from None
+        if last:
             self._array = None
             self._give_back(self.number)
 

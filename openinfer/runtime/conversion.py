@@ -2,7 +2,8 @@
 
     byte order, strides     every value is kept
     integers, booleans      only where every value is kept
-    float to a narrower     error = max |rounded - given| ÷ spread, per feature (last axis), over the requests of the call
+    float to a narrower     error = max |rounded - given| ÷ spread, per feature (last axis), over the requests of the call; where the
+                            only axis counts requests, they have one feature
 
 The spread (largest less smallest value) is what a model can learn from: 1.6e9 + 0.5 rounds by 3e-8 of itself to float32, and by everything
 that tells one time stamp from the next. Where a call holds one request, or a feature that does not vary, the error is measured against its
@@ -45,17 +46,17 @@ class Conversions:
         with self._lock.held():
             return tuple(self._found.values())
 
-    def fit(self, array: Array, name: str, dtype: str) -> Array:
-        """A C-contiguous array of `dtype` with the values of `array`.
+    def fit(self, array: Array, name: str, dtype: str, batched: bool = True) -> Array:
+        """A C-contiguous array of `dtype` with the values of `array`; `batched` tells whether its first axis counts requests.
 
         Raises `InputError` where `dtype` cannot hold them, `PrecisionError` where rounding takes more than the tolerance.
         """
         wanted, native = np.dtype(dtype), array.dtype.newbyteorder("=")
         found, error = describe(array), 0.0
         if not np.can_cast(native, wanted, "safe") or (native.kind in "iu" and wanted.kind == "f"):
-            error = loss(array, wanted) if native.kind == wanted.kind == "f" else 0.0
+            error = loss(array, wanted, batched) if native.kind == wanted.kind == "f" else 0.0
             if error == np.inf or not _convertible(array, native, wanted):
-                raise InputError(f"input {name!r}: found {found}, but {wanted} cannot hold all of its values; allowed: {wanted}")
+                raise InputError(f"input {name!r}: found {found}, allowed: {wanted}; {_why_not(native, wanted)}")
             if error > self._tolerance:
                 raise PrecisionError(
                     f"input {name!r}: found {found} that {wanted} would round by {error:.1e} of a feature's spread, allowed "
@@ -75,13 +76,14 @@ def describe(array: Array) -> str:
     return f"{order}{array.dtype.newbyteorder('=').name}{layout}"
 
 
-def loss(array: Array, wanted: np.dtype[Any]) -> float:
+def loss(array: Array, wanted: np.dtype[Any], batched: bool = True) -> float:
     """What rounding to a narrower float takes, as the module says; infinite where a finite value overflows."""
     if array.size == 0:
         return 0.0
     with np.errstate(all="ignore"):
         exact = np.asarray(array, array.dtype.newbyteorder("="))
-        rows = exact.reshape(-1, exact.shape[-1]) if exact.ndim > 1 else exact.reshape(1, -1)
+        features = exact.shape[-1] if exact.ndim > 1 else 1 if batched else exact.size
+        rows = exact.reshape(-1, features)
         finite = np.isfinite(rows)
         rounded = rows.astype(wanted).astype(rows.dtype)
         error = np.where(finite, np.abs(rounded - rows), 0).max(axis=0)
@@ -89,6 +91,12 @@ def loss(array: Array, wanted: np.dtype[Any]) -> float:
         scale = np.where(high > low, high - low, np.maximum(np.abs(high), np.abs(low)))
         share = np.where(error > 0, error / scale, 0)
     return float(np.nan_to_num(share, nan=np.inf, posinf=np.inf).max())
+
+
+def _why_not(native: np.dtype[Any], wanted: np.dtype[Any]) -> str:
+    if native.kind in "biuf" and wanted.kind in "biuf" and native.kind != wanted.kind and wanted.kind != "f":
+        return f"{native} is not taken for {wanted}: cast it where that is meant"
+    return f"a value is beyond what {wanted} holds: scale it, or use a model of {native}"
 
 
 def _convertible(array: Array, native: np.dtype[Any], wanted: np.dtype[Any]) -> bool:

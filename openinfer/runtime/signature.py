@@ -97,7 +97,8 @@ def _checked(value: Any, signature: Signature, symbols: dict[str, tuple[int, str
             f"input {name!r}: found {conversion.describe(array)}, allowed {signature.dtype} in place: pass "
             f"np.ascontiguousarray(array, {signature.dtype!r})"
         )
-    return conversions.fit(array, name, signature.dtype)
+    batched = not signature.shape or isinstance(signature.shape[0], str)
+    return conversions.fit(array, name, signature.dtype, batched)
 
 
 def _array(value: Any, signature: Signature) -> Array:

@@ -317,8 +317,10 @@ def _watch(reference: weakref.ref[Client], workers: Workers, wake: int, ring_fd:
     try:
         while True:
             workers.restock()
-            ready = select.select([wake, *workers.descriptors()], [], [])[0]
-            if wake in ready:
+            ends = select.poll()  # not select(), which takes no descriptor above 1,023
+            for descriptor in (wake, *workers.descriptors()):
+                ends.register(descriptor, select.POLLIN)
+            if any(descriptor == wake for descriptor, _ in ends.poll()):
                 return
             if workers.lost_spare():
                 continue

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 import openinfer
 from openinfer.errors import InputError, PrecisionError
@@ -100,7 +100,7 @@ def test_a_trap_that_costs_accuracy_is_refused() -> None:
 )
 def test_values_that_do_not_fit_are_refused(given: Any, wanted: str) -> None:
     conversions = Conversions(1e-3)
-    with pytest.raises(InputError, match=f"input 'x': found {given.dtype}, but {wanted} cannot hold"):
+    with pytest.raises(InputError, match=f"input 'x': found {given.dtype}, allowed: {wanted}; "):
         conversions.fit(given, "x", wanted)
     assert conversions.all() == ()
 
@@ -128,3 +128,17 @@ def test_many_threads_count_every_array() -> None:
     for thread in threads:
         thread.join()
     assert conversions.all()[0].arrays == 200
+
+
+@pytest.mark.parametrize(("shape", "refused"), [(["n"], True), ([4], False)])
+def test_where_the_only_axis_counts_requests_they_have_one_feature(shape, refused) -> None:
+    stamps = 1.6e9 + np.array([0.0, 0.5, 1.0, 1.5])
+    ports = [helper.make_tensor_value_info(n, TensorProto.FLOAT, shape) for n in "xy"]
+    node, offset = helper.make_node("Sub", ["x", "offset"], ["y"]), numpy_helper.from_array(np.float32(1.6e9), "offset")
+    graph = helper.make_graph([node], "stamps", ports[:1], ports[1:], [offset])
+    with openinfer.load(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)) as engine:
+        if refused:
+            with pytest.raises(PrecisionError, match="spread"):
+                engine.run({"x": stamps})
+        else:  # one request of four features, measured against their magnitude
+            engine.run({"x": stamps})

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
+import resource
 import secrets
 import signal
 import threading
@@ -102,6 +104,32 @@ def test_the_model_is_loaded_again_where_the_template_dies(doubler: Calls) -> No
     os.kill(doubler.client._workers._host._template.pid, signal.SIGKILL)
     _wait_for(lambda: doubler.client.replaced > replaced)
     assert _is_right(doubler)
+
+
+def test_a_process_with_many_open_files_has_a_sandbox(tmp_path: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limits[1] < 2048:
+        pytest.skip("needs 2,048 descriptors")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(limits[0], 2048), limits[1]))
+    held = [os.open("/dev/null", os.O_RDONLY) for _ in range(1100)]
+    try:
+        calls = _open(tmp_path)
+        try:
+            x = np.ones(4, np.float32)
+            assert (calls.run({"x": x})["y"] == 2 * x).all()
+            worker = calls.client._workers.active
+            assert worker is not None
+            signal.pidfd_send_signal(worker.descriptor, signal.SIGKILL)
+            while calls.client.replaced == 0:
+                with contextlib.suppress(SandboxError):
+                    calls.run({"x": x})
+            assert (calls.run({"x": x})["y"] == 2 * x).all()
+        finally:
+            calls.client.close()
+    finally:
+        for descriptor in held:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 def test_a_lost_spare_is_made_again(doubler: Calls) -> None:

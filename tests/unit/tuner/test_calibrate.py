@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import numpy as np
 import onnx
 import pytest
@@ -103,6 +105,33 @@ def test_what_cannot_be_calibrated_is_named():
         openinfer.calibrate(mlp(dtype=np.float64), {"x": x[:0]})
     with pytest.raises(ConfigError, match="without a calibration"):
         table(Config())
+
+
+def test_what_is_not_a_number_shows_nothing():
+    generator = drawn()
+    nodes = [helper.make_node("Sub", ["x", "near"], ["centred"]), helper.make_node("ReduceSum", ["centred"], ["y"], keepdims=0)]
+    proto = model(nodes, {"x": (D, ["n", 6])}, {"y": (D, [])}, {"near": np.full(6, OFFSET)})
+    x = OFFSET + generator.standard_normal((64, 6))
+    x[::2] = np.nan
+    with pytest.raises(InputError, match="no finite value of output 'y'"):
+        openinfer.calibrate(proto, {"x": x})
+    # A layer that was seen with NaN alone stays in float64, here the second branch's.
+    nodes = [
+        helper.make_node("Sub", ["x", "near"], ["centred"]),
+        helper.make_node("Sub", ["z", "near"], ["hidden"]),
+        helper.make_node("IsNaN", ["hidden"], ["missing"]),
+        helper.make_node("Where", ["missing", "centred", "hidden"], ["y"]),
+    ]
+    proto = model(nodes, {"x": (D, ["n", 6]), "z": (D, ["n", 6])}, {"y": (D, ["n", 6])}, {"near": np.full(6, OFFSET)})
+    given = {"x": OFFSET + generator.standard_normal((64, 6)), "z": np.full((64, 6), np.nan)}
+    assert "hidden" in openinfer.calibrate(proto, given).engine.float64_layers
+
+
+def test_calibration_leaves_the_collector_alone():
+    generator = drawn()
+    base = Config.parse({"engine": {"gc": "off"}})
+    config = openinfer.calibrate(mlp(dtype=np.float64), {"x": generator.standard_normal((20, 40))}, config=base)
+    assert gc.isenabled() and config.engine.gc == "off"
 
 
 def test_a_layer_that_rounds_much_and_matters_little_runs_in_float32():
