@@ -82,7 +82,7 @@ def test_bench_says_how_many_threads_it_uses(files):
 
 
 def test_bench_draws_large_batches_of_a_workload_from_what_it_has():
-    done = openinfer("bench", "--workload", "hft", "--seconds", "0.1", "--batch", "30000", "--json")
+    done = openinfer("bench", "--workload", "legacy", "--seconds", "0.1", "--batch", "30000", "--json")
     assert done.returncode == 0, done.stderr
     assert {result["batch"] for result in json.loads(done.stdout).values()} == {30000}
     assert openinfer("bench", "--workload", "hft", "--batch", "65537").returncode == 2
