@@ -43,7 +43,7 @@ CASES = [
     ("bench none.onnx", ["cannot read the model"]),
     ("bench --workload hf", ["unknown workload 'hf'", "did you mean 'hft'"]),
     ("bench m.onnx --against onnxruntim", ["did you mean 'onnxruntime'"]),
-    ("workloads nope", ["unknown workload 'nope'", "allowed: hft"]),
+    ("workloads nope", ["unknown workload 'nope'", "allowed: edge, hft"]),
     ("workloads --export out", ["needs the name of a workload"]),
     ("workloads hft --export text.txt", ["text.txt"]),
     ("config show none.toml", ["cannot read the configuration 'none.toml'"]),

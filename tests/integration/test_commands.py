@@ -92,7 +92,9 @@ def test_workloads_are_described_and_exported(tmp_path):
     assert "hft" in openinfer("workloads").stdout
     done = openinfer("workloads", "hft", "--export", str(tmp_path / "out"), "--requests", "100")
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "out" / "tick_mlp.onnx").exists() and len(list((tmp_path / "out").glob("*.parquet"))) == 8
+    traces = [path.name for path in (tmp_path / "out").glob("*.parquet")]
+    # Four regimes with a seed to tune and three held out: those of the main model, and the windows of the recurrent one.
+    assert (tmp_path / "out" / "tick_mlp.onnx").exists() and len(traces) == 32 and sum("tick_lstm" in name for name in traces) == 16
 
 
 def test_configurations_are_shown_and_validated(tmp_path):
