@@ -12,16 +12,16 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import math
-import time
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
+from duel import Duel, chosen, fight
 from onnx import TensorProto, helper, numpy_helper
 
 import openinfer
+
+TOLERANCE = 1e-5
 
 # name: (input shape, weight shape, attributes)
 CONVOLUTIONS: dict[str, tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]] = {
@@ -136,41 +136,10 @@ def _shape(model: Model) -> tuple[int, ...]:
     return tuple(dimension.dim_value for dimension in output.type.tensor_type.shape.dim)
 
 
-class Layer:
-    """Both engines on one model, and the times of each in ns."""
-
-    def __init__(self, name: str, config: dict[str, Any]) -> None:
-        model = build(name)
-        self.flops, data = model.flops, model.data
-        rng = np.random.default_rng(1)
-        self.inputs = [rng.standard_normal(model.x).astype(np.float32) for _ in range(TURN)]
-        self.x = self.inputs[0].copy()
-        engine = openinfer.load(data, openinfer.Config().with_knobs(config))
-        bound = engine.bind({"x": self.x})
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-        (y,) = session.run(None, {"x": self.x})
-        binding = session.io_binding()
-        for bind, key, array in ((binding.bind_input, "x", self.x), (binding.bind_output, "y", y)):
-            bind(key, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
-        bound()
-        error = np.abs(bound.outputs["y"] - y).max() / np.abs(y).max()
-        assert not engine.statistics().fallback and error < 1e-5, (name, engine.statistics().fallback, error)
-        self.calls: dict[str, Callable[[], Any]] = {"openinfer": bound, "onnxruntime": lambda: session.run_with_iobinding(binding)}
-        self.keep = (engine, session, y)
-        self.times: dict[str, list[int]] = {side: [] for side in self.calls}
-
-    def round(self, rng: Any) -> None:
-        """A turn of each side, in random order; the input changes outside the clock."""
-        clock = time.thread_time_ns
-        for side in rng.permutation(list(self.calls)):
-            call, taken = self.calls[side], self.times[side]
-            for inputs in self.inputs:
-                self.x[...] = inputs
-                begin = clock()
-                call()
-                taken.append(clock() - begin)
+def duel(name: str, model: Model, config: openinfer.Config) -> Duel:
+    """Both engines on one layer."""
+    rng = np.random.default_rng(1)
+    return Duel(name, model.data, [rng.standard_normal(model.x).astype(np.float32) for _ in range(TURN)], TOLERANCE, config)
 
 
 def main() -> None:
@@ -181,21 +150,18 @@ def main() -> None:
     parser.add_argument("--config", nargs="*", default=[], metavar="KNOB=VALUE")
     options = parser.parse_args()
     config = {key: int(value) if value.isdigit() else value for key, value in (item.split("=", 1) for item in options.config)}
-    layers = {name: Layer(name, config) for name in NAMES if options.match in name}
-    rng = np.random.default_rng()
-    end = time.perf_counter() + options.seconds
-    while time.perf_counter() < end:
-        for name in rng.permutation(list(layers)):
-            layers[name].round(rng)
+    knobs = openinfer.Config().with_knobs(config)
+    models = {name: build(name) for name in chosen(NAMES, options.match)}
+    duels = {name: duel(name, model, knobs) for name, model in models.items()}
+    fight(duels, options.seconds)
     print(f"{'':38}{'onnxruntime':>12}{'openinfer':>12}{'':>12}\n{'':38}{'µs':>12}{'µs':>12}{'GFLOP/s':>12}{'ratio':>8}")
     ratios = []
-    for name, layer in layers.items():
-        ours, theirs = (float(np.median(layer.times[side])) for side in ("openinfer", "onnxruntime"))
+    for name, each in duels.items():
+        ours, theirs = each.medians()
         ratios.append(theirs / ours)
-        print(f"{name:38}{theirs / 1000:12.1f}{ours / 1000:12.1f}{layer.flops / ours:12.1f}{ratios[-1]:8.2f}")
-    print(
-        f"geometric mean {math.exp(np.mean(np.log(ratios))):.2f}, slowest {min(ratios):.2f}, rounds {len(layer.times['openinfer']) // TURN}"
-    )
+        print(f"{name:38}{theirs / 1000:12.1f}{ours / 1000:12.1f}{models[name].flops / ours:12.1f}{ratios[-1]:8.2f}")
+    rounds = min(each.rounds for each in duels.values())
+    print(f"geometric mean {math.exp(np.mean(np.log(ratios))):.2f}, slowest {min(ratios):.2f}, rounds {rounds}")
 
 
 if __name__ == "__main__":
