@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from openinfer.codegen import object_cache
 from openinfer.config import Config
-from openinfer.errors import ConfigError, OpenInferError
+from openinfer.errors import ConfigError, InputError, OpenInferError, suggest
 from openinfer.fork_lock import ForkLock
 from openinfer.frontend.onnx_model import read
-from openinfer.ir.graph import Graph, Signature
+from openinfer.ir.graph import ITEM_BYTES, Graph, Signature
 from openinfer.runtime.backend import Backend, Statistics
 from openinfer.runtime.bound_call import BoundCall
 from openinfer.runtime.conversion import Conversion, Conversions
@@ -111,6 +111,10 @@ class Engine:
 
     def empty(self, shape: Sequence[int], dtype: str) -> Any:
         """An uninitialised array where calls read and write fastest: on a cache line, in a sandbox in the memory shared with it."""
+        if dtype not in ITEM_BYTES:
+            raise InputError(f"found dtype {dtype!r}; {suggest(str(dtype), ITEM_BYTES)}")
+        if any(size < 0 for size in shape):
+            raise InputError(f"found shape {tuple(shape)}; allowed: sizes of 0 and more")
         return self._backend.empty(tuple(shape), dtype)
 
     def code_ranges(self) -> list[tuple[int, int]]:
@@ -317,4 +321,8 @@ def _config(config: Config | str | os.PathLike[str] | Mapping[str, Any] | None) 
         return Config.load(named) if named else Config()
     if isinstance(config, Config):
         return config
-    return Config.parse(config) if isinstance(config, Mapping) else Config.load(config)
+    if isinstance(config, Mapping):
+        return Config.parse(config)
+    if not isinstance(config, (str, os.PathLike)):
+        raise ConfigError(f"found {type(config).__name__} as the configuration; allowed: a Config, a mapping, or the path of a TOML file")
+    return Config.load(config)

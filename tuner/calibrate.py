@@ -62,6 +62,8 @@ def calibrate(
     tolerance or time that is not positive, and what reading a model and its inputs raises.
     """
     base = Config() if config is None else config
+    if not isinstance(inputs, (Mapping, Trace)):
+        raise InputError(f"found {type(inputs).__name__} as inputs; allowed: a mapping of inputs to arrays of requests, or a trace")
     if not tolerance > 0:
         raise ConfigError(f"found {tolerance=}; allowed: above 0, such as {TOLERANCE}")
     if not seconds > 0:

@@ -74,7 +74,7 @@ def _proto(model: str | os.PathLike[str] | bytes | onnx.ModelProto) -> tuple[onn
             reason = error.strerror if isinstance(error, OSError) else None
             raise ModelError(f"cannot read the model {source!r}: {reason or error}; give the path of an ONNX file") from None
     else:
-        raise ModelError(f"found a {type(model).__name__} as the model; allowed: a path, bytes, an onnx.ModelProto")
+        raise ModelError(f"found {type(model).__name__} as the model; allowed: a path, bytes, an onnx.ModelProto")
     try:
         return onnx.ModelProto.FromString(data), source, data
     except (DecodeError, RuntimeError) as error:

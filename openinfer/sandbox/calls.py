@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from openinfer.config import SandboxConfig
-from openinfer.errors import InputError, SandboxError, SealedError, suggest
+from openinfer.errors import SandboxError, SealedError
 from openinfer.ir.graph import ITEM_BYTES, Signature
 from openinfer.sandbox import messages
 from openinfer.sandbox.client import Client, Ticket
@@ -170,9 +170,7 @@ class Calls:
         self._windows: dict[Shapes, int] = {}
 
     def empty(self, shape: tuple[int, ...], dtype: str) -> Any:
-        """An uninitialised array in the ring: a call that is bound to it copies nothing."""
-        if dtype not in ITEM_BYTES:
-            raise InputError(f"{dtype} cannot cross into a sandbox; {suggest(dtype, ITEM_BYTES)}")
+        """An uninitialised array in the ring, of a dtype in `ITEM_BYTES`: a call that is bound to it copies nothing."""
         count = math.prod(shape)
         _, memory = self.take(count * ITEM_BYTES[dtype])
         return np.frombuffer(memoryview(memory), dtype, count).reshape(shape)

@@ -317,3 +317,18 @@ def test_a_row_too_short_for_a_tree_is_the_request_s_mistake():
     assert engine.run({"x": np.full((2, 31), 0.7, np.float32)})["y"].tolist() == [[2.0], [2.0]]
     with pytest.raises(InputError):
         engine.run({"x": np.ones((2, 4), np.float32)})
+
+
+@pytest.mark.parametrize("sandbox", ["off", "process"])
+def test_empty_names_what_it_cannot_make(sandbox):
+    with openinfer.load(mlp(), {"sandbox": {"mode": sandbox}}) as engine:
+        with pytest.raises(InputError, match="found dtype 'flot32'; did you mean 'float32'"):
+            engine.empty((1,), "flot32")
+        with pytest.raises(InputError, match=r"found shape \(-1, 2\); allowed: sizes of 0 and more"):
+            engine.empty((-1, 2), "float32")
+        assert engine.empty((0, 2), "float32").shape == (0, 2)
+
+
+def test_a_configuration_that_is_none_is_named():
+    with pytest.raises(ConfigError, match="found int as the configuration; allowed: a Config, a mapping, or the path"):
+        openinfer.load(mlp(), 5)

@@ -103,6 +103,8 @@ def test_what_cannot_be_calibrated_is_named():
         openinfer.calibrate(mlp(dtype=np.float64), {"x": x}, tolerance=0)
     with pytest.raises(InputError, match=r"found inputs with \[0\] requests"):
         openinfer.calibrate(mlp(dtype=np.float64), {"x": x[:0]})
+    with pytest.raises(InputError, match="found list as inputs; allowed: a mapping"):
+        openinfer.calibrate(mlp(dtype=np.float64), [{"x": x}])
     with pytest.raises(ConfigError, match="without a calibration"):
         table(Config())
 
