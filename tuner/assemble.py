@@ -127,8 +127,9 @@ def _trust(task: Task, laps: Laps, around: Circumstances) -> Trust:
     worst, tolerance = max(lap.error for lap in every), task.tuning.tolerance
     machine, drift = drifts([[float(lap.facts["drift"]) for lap in laps[name]] for name in laps])
     replays = [int(lap.facts["warm_up_replays"]) for lap in every]
+    settled = f"{min(replays)} to {max(replays)}" if min(replays) < max(replays) else str(replays[0])
     note = (
-        f"every process settled after {min(replays)} to {max(replays)} warm-up replays; between then and the end of its race the service "
+        f"every process settled after {settled} warm-up replays; between then and the end of its race the service "
         f"time changed by at most {drift:.1%} beside the others of its round (the worst of {len(every)} processes), and that of all of a "
         f"round, which is the machine, by at most {machine:.1%}"
     )
